@@ -1,0 +1,164 @@
+"""The way in: `load` a model, ask it for logits, let it write."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from . import model, sampling
+from .checkpoints import load_params, read_hparams
+from .download import DOWNLOADABLE, NAMES, model_folder
+from .generation import TextStream, generate
+from .params import Array, HParams, Params, count, init_params
+from .tokenizer import Tokenizer
+
+
+class GPT2:
+    """A GPT-2 model with its vocabulary.
+
+    Attributes:
+        hparams: the five numbers that give its shape.
+        params: its parameters; `params.h[0].mlp.c_fc.w` is a plain NumPy array.
+        tokenizer: text to ids and back; None for a random model with a vocabulary of its own.
+        name: what it was loaded as.
+    """
+
+    def __init__(self, hparams: HParams, params: Params, tokenizer: Tokenizer | None, name: str) -> None:
+        self.hparams = hparams
+        self.params = params
+        self.tokenizer = tokenizer
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<GPT2 {self.name}: {count(self.params):,} parameters, {self.hparams}>"
+
+    def new_past(self, n_batch: int = 1) -> model.Past:
+        """A past in which nothing has been read yet, to give to `logits`."""
+        return model.Past(self.params, self.hparams.n_head, n_batch)
+
+    def logits(self, ids: npt.ArrayLike, past: model.Past | None = None) -> Array:
+        """Scores for the token that follows each position; `softmax` makes them probabilities.
+
+        With a past, ids continue the tokens that were read with it before, and are added to it.
+
+        Shapes: ids `[n_seq]` or `[n_batch, n_seq]` to `[..., n_seq, n_vocab]`.
+
+        Raises:
+            ValueError: the ids are not ids of this model, or too many for its context.
+        """
+        batch = model.check_ids(ids, self.hparams, past)
+        logits = model.logits(batch, self.params, self.hparams.n_head, past)
+        return logits if np.ndim(ids) == 2 else logits[0]
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 40,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> str:
+        """Continues a prompt, and returns the continuation.
+
+        It ends where the model ends the text, after `max_new_tokens`, or when the context is full.
+
+        Args:
+            prompt: text or token ids; if empty, the model begins a text of its own.
+            max_new_tokens: how many tokens to add at most.
+            temperature: 0 for the likeliest token each time; below 1 less, above 1 more surprising.
+            top_k: draw only from the k likeliest tokens; 0 for all.
+            top_p: draw only from the likeliest tokens with this probability together; 1 for all.
+            seed: the same seed gives the same text; None another one each time.
+
+        Raises:
+            ValueError: an argument is out of its range, or the prompt is longer than the context.
+        """
+        return "".join(self.stream(prompt, max_new_tokens, temperature, top_k, top_p, seed))
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 40,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> TextStream:
+        """Like `generate`, but returns the text piece by piece, as it is made.
+
+        Raises:
+            ValueError: as `generate`, before the first piece.
+        """
+        if self.tokenizer is None:
+            raise ValueError(f"the model {self.name} has no vocabulary, and so cannot read or write text")
+        sampling.check_sampling(temperature, top_k, top_p)
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
+        if seed is not None and seed < 0:
+            raise ValueError(f"the seed must be 0 or more, not {seed}")
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = model.check_ids(ids or [self.tokenizer.end_of_text], self.hparams)[0].tolist()
+        choose = functools.partial(
+            sampling.next_token,
+            rng=np.random.default_rng(seed),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        tokens = generate(
+            ids, self.params, self.hparams.n_head, choose, max_new_tokens, end_of_text=self.tokenizer.end_of_text
+        )
+        return TextStream(tokens, self.tokenizer)
+
+
+def load(
+    name_or_folder: str | os.PathLike[str],
+    models_dir: str | os.PathLike[str] | None = None,
+    dtype: npt.DTypeLike = np.float32,
+) -> GPT2:
+    """Loads a model.
+
+    Args:
+        name_or_folder: a name (`tiny`, which comes with the package, `124M`, `355M`, `774M`, `1558M`,
+            `distilgpt2`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`) or a folder with OpenAI's files.
+        models_dir: the folder that the models with a name are in, each in one of its name; by default
+            the environment's `NUMPY_GPT2_MODELS`, or else a folder in the user's cache.
+        dtype: `"float32"`, or `"float64"` for twice the digits at half the speed.
+
+    Raises:
+        FileNotFoundError: the model, or one of its files, is not there.
+        ModuleNotFoundError: it is a TensorFlow checkpoint, and TensorFlow is not installed.
+        ValueError: there is no model of that name, or a file is damaged or does not fit the others.
+    """
+    folder = model_folder(name_or_folder, models_dir)
+    if not folder.exists() and folder.name in NAMES:
+        how = f"python -m numpy_gpt2.download {folder.name} fetches it"
+        raise FileNotFoundError(
+            f"the model {name_or_folder} is not in {folder.parent}"
+            + (f": {how}" if folder.name in DOWNLOADABLE else f": put its files into {folder}")
+        )
+    hparams = read_hparams(folder)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.n_vocab != hparams.n_vocab:
+        raise ValueError(
+            f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, but hparams.json says {hparams.n_vocab}"
+        )
+    return GPT2(hparams, load_params(folder, hparams, dtype), tokenizer, name=os.fspath(name_or_folder))
+
+
+def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> GPT2:
+    """A model with random parameters, drawn as `init_params` says.
+
+    With GPT-2's n_vocab of 50257 it has GPT-2's vocabulary, otherwise none: then it knows only ids.
+
+    Raises:
+        ValueError: the hyper-parameters are not those of any model.
+    """
+    params = init_params(hparams, seed, dtype)
+    tokenizer = Tokenizer.gpt2() if hparams.n_vocab == 50257 else None
+    return GPT2(hparams, params, tokenizer, name="random")

@@ -1,0 +1,252 @@
+"""The tokenizer: text to token ids and back, by GPT-2's byte-level byte-pair encoding (BPE).
+
+    text      "Hello tokenizers"
+    words     "Hello", " tokenizers"          split by the pattern below; no token crosses a word's edge
+    bytes     "Hello", "Ġtokenizers"          in UTF-8, each byte written as a printable character
+    tokens    "Hello", "Ġtoken", "izers"      neighbours joined, the most frequent pairs first
+    ids       [15496, 11241, 11341]           looked up in the vocabulary
+
+Because the alphabet is bytes, there is no text that it cannot write and no "unknown" token.
+
+Source: Sennrich et al. 2016 for byte-pair encoding; Radford et al. 2019, section 2.2, for doing it on
+bytes; OpenAI's `src/encoder.py`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from pathlib import Path
+
+import regex
+
+from .files import read_json, read_text
+
+END_OF_TEXT = "<|endoftext|>"
+
+# A word is, in this order of preference: an English contraction's ending, letters, digits, or other
+# signs, each with the one space that may stand before it; or white space. A run of white space gives
+# its last space to the word that follows (that is what `(?!\S)` leaves it for), so that " word" is
+# one token however far it is indented.
+SPLIT = regex.compile(r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""")
+
+# Unicode gains letters and digits every year, and regex learns them at another time than tiktoken and
+# Hugging Face's tokenizers, which both know version 16.0. These came later and count as other signs.
+LATER_THAN_UNICODE_16 = regex.compile(
+    "[\u0558\u058b-\u058c\u088f\u0c5c\u0cdc\u208f\u209d-\u209f\ua7ce-\ua7cf\ua7d2\ua7d4\ua7dd-\ua7f1\uab6c-\uab6d"
+    "\U000107bb-\U000107bf\U00010940-\U00010959\U00010ec5-\U00010eee\U00011b0a\U00011db0-\U00011df1"
+    "\U0001246f-\U0001247f\U00012550-\U00012686\U00016ea0-\U00016ed3\U00016ff2-\U00016ff6"
+    "\U000187f8-\U000187ff\U00018cd6-\U00018cda\U00018d09-\U000191d2\U0001b123-\U0001b128\U0001b168"
+    "\U0001d6a6\U0001df1f-\U0001df24\U0001df2b-\U0001dfff\U0001e6c0-\U0001e6ff"
+    "\U0002b73a-\U0002b73f\U0002b81e\U0002cea2-\U0002cead\U000323b0-\U0003fc3f]"
+)
+
+# The ids of words seen before are kept. Limits, so that a hostile text cannot fill the memory.
+MEMO_SIZE = 2**16
+MEMO_WORD_LENGTH = 32
+
+
+def byte_characters() -> list[str]:
+    """The character that stands for each byte in the vocabulary files.
+
+    The files are text, in which white space separates and control characters get lost. So the 188
+    bytes that print in Latin-1 stand for themselves, and the other 68 get the characters from U+0100
+    on, in order: the space, byte 32, is the 33rd of them and becomes "Ġ" (U+0120).
+
+    Source: `bytes_to_unicode` in OpenAI's `src/encoder.py`.
+    """
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    stand_ins = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
+
+
+BYTE_TO_CHARACTER = dict(enumerate(byte_characters()))
+CHARACTER_TO_BYTE = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
+
+
+class Tokenizer:
+    """GPT-2's tokenizer, made from a vocabulary and a list of merges.
+
+    Args:
+        encoder: the id of each token, as in `encoder.json`. Ids count from 0 without a gap.
+        merges: pairs of tokens that join to one, as the lines of `vocab.bpe`; the first is tried first.
+
+    Attributes:
+        n_vocab: how many tokens there are.
+        end_of_text: the id of `<|endoftext|>`, which separates the texts that GPT-2 was trained on.
+
+    Raises:
+        ValueError: encoder and merges are not a vocabulary, or do not belong together.
+    """
+
+    def __init__(self, encoder: dict[str, int], merges: list[str]) -> None:
+        check_vocabulary(encoder, merges)
+        self.encoder = encoder
+        self.decoder = sorted(encoder, key=encoder.__getitem__)
+        self.ranks = dict(zip(merges, range(len(merges)), strict=True))
+        self.n_vocab = len(encoder)
+        self.end_of_text = encoder[END_OF_TEXT]
+        self._memo: dict[str, list[int]] = {}
+
+    @classmethod
+    def gpt2(cls) -> Tokenizer:
+        """GPT-2's own tokenizer: 50257 tokens. The package carries its files."""
+        return cls.load(Path(__file__).parent / "data" / "gpt2")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer of a model's folder, from its `encoder.json` and `vocab.bpe`.
+
+        Raises:
+            FileNotFoundError: one of the files is missing.
+            ValueError: one of the files is not what its name says, or they do not belong together.
+        """
+        encoder_file, merges_file = Path(folder) / "encoder.json", Path(folder) / "vocab.bpe"
+        encoder = read_json(encoder_file)
+        lines = read_text(merges_file).split("\n")
+        merges = [line for line in lines if line and not line.startswith("#version")]
+        try:
+            return cls(encoder, merges)
+        except ValueError as error:
+            raise ValueError(f"{encoder_file} and {merges_file.name} do not make a tokenizer: {error}") from None
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """The token ids of a text.
+
+        Args:
+            text: any string that UTF-8 can carry.
+            allow_special: whether `<|endoftext|>` in the text is that one token. Otherwise, as text
+                from outside should be treated, it is eleven characters like others.
+
+        Raises:
+            ValueError: the text holds half of a surrogate pair, which UTF-8 cannot carry.
+
+        >>> Tokenizer.gpt2().encode("Hello tokenizers")
+        [15496, 11241, 11341]
+        """
+        if allow_special:
+            first, *others = (self.encode(part) for part in text.split(END_OF_TEXT))
+            return first + [id for part in others for id in (self.end_of_text, *part)]
+        ids: list[int] = []
+        for word in split(text):
+            word_ids = self._memo.get(word)
+            if word_ids is None:
+                word_ids = self._encode_word(word)
+                if len(word) <= MEMO_WORD_LENGTH and len(self._memo) < MEMO_SIZE:
+                    self._memo[word] = word_ids
+            ids += word_ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids. Bytes that are not UTF-8, as in half a character, become "�".
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+
+        >>> Tokenizer.gpt2().decode([15496, 11241, 11341])
+        'Hello tokenizers'
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of token ids. A token may end in the middle of a character.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        ids = list(ids)
+        for id in ids:
+            if not 0 <= id < self.n_vocab:
+                raise ValueError(f"token id {id} is outside the vocabulary, which has the ids 0 to {self.n_vocab - 1}")
+        characters = "".join([self.decoder[id] for id in ids])
+        return characters.translate(CHARACTER_TO_BYTE).encode("latin-1")
+
+    def _encode_word(self, word: str) -> list[int]:
+        try:
+            data = word.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text holds U+{ord(word[error.start]):04X}, half of a surrogate pair, which UTF-8 cannot carry"
+            ) from None
+        characters = data.decode("latin-1").translate(BYTE_TO_CHARACTER)
+        return [self.encoder[token] for token in merge(characters, self.ranks)]
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, as `SPLIT` describes them. Joined, they are the text.
+
+    >>> split("We're  here")
+    ['We', "'re", ' ', ' here']
+    """
+    as_of_unicode_16 = LATER_THAN_UNICODE_16.sub("\N{REPLACEMENT CHARACTER}", text)
+    if as_of_unicode_16 == text:
+        return SPLIT.findall(text)
+    return [text[word.start() : word.end()] for word in SPLIT.finditer(as_of_unicode_16)]
+
+
+def merge(word: str, ranks: dict[str, int]) -> list[str]:
+    """Byte-pair encoding of one word: joins the two neighbours with the lowest rank until none can be joined.
+
+    Args:
+        word: the word, a character for each byte.
+        ranks: the rank of each pair of tokens that may be joined, written with a space between them.
+
+    Among equal pairs the leftmost is joined first. The pairs wait in a heap, and places know their
+    neighbours as in a linked list, so that n characters take n log n time, where searching all pairs
+    again after each merge would take n^2.
+
+    Source: Sennrich et al. 2016, section 3.2; `bpe` in OpenAI's `src/encoder.py`.
+
+    >>> merge("banana", {"a n": 0, "an a": 1, "b an": 2})
+    ['ban', 'ana']
+    """
+    n = len(word)
+    tokens = list(word)  # when two are joined, the left place gets both and the right one ""
+    left_of = list(range(-1, n - 1))
+    right_of = list(range(1, n + 1))
+    heap: list[int] = []
+
+    def offer(i: int) -> None:
+        """Puts the pair at place i in the heap, if there is one that may be joined."""
+        if i >= 0 and right_of[i] < n:
+            rank = ranks.get(f"{tokens[i]} {tokens[right_of[i]]}")
+            if rank is not None:
+                heapq.heappush(heap, rank * n + i)  # one number that sorts like (rank, i)
+
+    for i in range(n):
+        offer(i)
+    while heap:
+        rank, i = divmod(heapq.heappop(heap), n)
+        j = right_of[i]
+        if j == n or ranks.get(f"{tokens[i]} {tokens[j]}") != rank:
+            continue  # one of the two has been joined to its other neighbour since
+        tokens[i] += tokens[j]
+        tokens[j] = ""
+        right_of[i] = right_of[j]
+        if right_of[i] < n:
+            left_of[right_of[i]] = i
+        offer(left_of[i])
+        offer(i)
+
+    return [token for token in tokens if token]
+
+
+def check_vocabulary(encoder: dict[str, int], merges: list[str]) -> None:
+    """Checks that every byte is a token, that every merge makes one, and that no others are there but `<|endoftext|>`.
+
+    So a file that was cut short is noticed: with it, the same text would become other tokens.
+
+    Raises:
+        ValueError: encoder and merges are not a vocabulary, or do not belong together.
+    """
+    if not isinstance(encoder, dict) or {*map(type, encoder.values())} != {int}:
+        raise ValueError("the vocabulary must give a whole number for each token")
+    if set(encoder.values()) != set(range(len(encoder))):
+        raise ValueError(f"the ids of the {len(encoder)} tokens must be the numbers 0 to {len(encoder) - 1}")
+    for number, line in enumerate(merges, start=1):
+        if line.count(" ") != 1:
+            raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
+    expected = {*BYTE_TO_CHARACTER.values(), *(line.replace(" ", "") for line in merges), END_OF_TEXT}
+    if expected != encoder.keys():
+        odd = min(expected ^ encoder.keys())
+        raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
