@@ -20,6 +20,10 @@ examples:
   python -m numpy_gpt2 "Alan Turing theorized that" --model 124M --greedy
 """
 
+NOTICE = (
+    "numpy_gpt2: this is tiny, a small model that knows only fairy tales; "
+    "`python -m numpy_gpt2.download 124M` gets the real GPT-2"
+)
 ENDED = {
     "end_of_text": "the model ended the text",
     "length": "--max-new-tokens is reached",
@@ -90,8 +94,11 @@ def continue_prompt(args: argparse.Namespace) -> None:
         args.prompt.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("the prompt is not text in UTF-8") from None
-    model = load(args.model or default_model(args.models_dir), args.models_dir)
+    name = default_model(args.models_dir) if args.model is None else args.model
+    model = load(name, args.models_dir)
     pieces = model.stream(args.prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p, args.seed)
+    if args.model is None and name == EMBEDDED:
+        print(NOTICE, file=sys.stderr)
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
@@ -100,15 +107,8 @@ def continue_prompt(args: argparse.Namespace) -> None:
 
 
 def default_model(models_dir: str | None) -> str:
-    """The model to use when none is named; says so if it is not the real one."""
-    if is_on_disk("124M", models_dir):
-        return "124M"
-    print(
-        "numpy_gpt2: this is tiny, a small model of fairy tales; "
-        "`python -m numpy_gpt2.download 124M` gets the real GPT-2",
-        file=sys.stderr,
-    )
-    return EMBEDDED
+    """The model to use when none is named: the real one if it is there."""
+    return "124M" if is_on_disk("124M", models_dir) else EMBEDDED
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from .download import DOWNLOADABLE, NAMES, model_folder
 from .generation import TextStream, generate
 from .params import Array, HParams, Params, count, init_params
 from .tokenizer import Tokenizer
+
+Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
 
 
 class GPT2:
@@ -56,7 +59,7 @@ class GPT2:
 
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         max_new_tokens: int = 64,
         temperature: float = 1.0,
         top_k: int = 40,
@@ -82,7 +85,7 @@ class GPT2:
 
     def stream(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         max_new_tokens: int = 64,
         temperature: float = 1.0,
         top_k: int = 40,
@@ -101,8 +104,10 @@ class GPT2:
             raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
         if seed is not None and seed < 0:
             raise ValueError(f"the seed must be 0 or more, not {seed}")
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        ids = model.check_ids(ids or [self.tokenizer.end_of_text], self.hparams)[0].tolist()
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        batch = model.check_ids(ids if len(ids) else [self.tokenizer.end_of_text], self.hparams)
+        if len(batch) != 1:
+            raise ValueError(f"there are {len(batch)} rows of token ids; give one prompt at a time")
         choose = functools.partial(
             sampling.next_token,
             rng=np.random.default_rng(seed),
@@ -111,7 +116,12 @@ class GPT2:
             top_p=top_p,
         )
         tokens = generate(
-            ids, self.params, self.hparams.n_head, choose, max_new_tokens, end_of_text=self.tokenizer.end_of_text
+            batch[0].tolist(),
+            self.params,
+            self.hparams.n_head,
+            choose,
+            max_new_tokens,
+            end_of_text=self.tokenizer.end_of_text,
         )
         return TextStream(tokens, self.tokenizer)
 

@@ -122,22 +122,23 @@ def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) ->
             room that the context has left, or do not fit the past.
     """
     try:
-        array = np.atleast_2d(np.asarray(ids))
+        array = np.asarray(ids)
     except ValueError as error:
         raise ValueError("token ids must be one row of numbers, or several rows of the same length") from error
     if array.size == 0:
         raise ValueError("there are no token ids to read: give at least one")
-    if array.ndim > 2 or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
             f"token ids must be whole numbers in the shape [n_seq] or [n_batch, n_seq], "
-            f"not {array.dtype} in the shape {list(np.shape(array))}"
+            f"not {array.dtype} in the shape {list(array.shape)}"
         )
     outside = array[(array < 0) | (array >= hparams.n_vocab)]
     if outside.size:
         raise ValueError(
             f"token id {outside[0]} is outside the vocabulary, which has the ids 0 to {hparams.n_vocab - 1}"
         )
-    n_batch, n_seq = array.shape
+    batch = np.atleast_2d(array)
+    n_batch, n_seq = batch.shape
     n_past = 0 if past is None else past.length
     if n_past + n_seq > hparams.n_ctx:
         raise ValueError(
@@ -146,4 +147,4 @@ def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) ->
         )
     if past is not None and past.k.shape[1] != n_batch:
         raise ValueError(f"the past is of a batch of {past.k.shape[1]}, the token ids of a batch of {n_batch}")
-    return array
+    return batch

@@ -49,7 +49,7 @@ def keep_top_p(logits: Array, p: float) -> Array:
     array([ -inf, -0.51, -1.2 ])
     """
     order = np.argsort(-logits, axis=-1, kind="stable")
-    probabilities = np.take_along_axis(softmax(logits), order, axis=-1)
+    probabilities = np.take_along_axis(softmax(logits.astype(np.float64)), order, axis=-1)
     before = np.cumsum(probabilities, axis=-1) - probabilities  # of all that are likelier
     before[..., 0] = 0.0  # the likeliest always stays
     keep = np.empty_like(order, dtype=bool)

@@ -1,0 +1,112 @@
+"""Each layer against its counterpart in PyTorch or transformers, in both precisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DTYPES, in_pytorch, random_model
+
+from numpy_gpt2 import layers
+from numpy_gpt2.params import Array, HParams, LayerNorm, Linear
+
+torch = pytest.importorskip("torch")
+functional = torch.nn.functional
+
+HPARAMS = HParams(n_vocab=20, n_ctx=12, n_embd=24, n_head=3, n_layer=2)
+
+
+def random(dtype: str, *shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(0, 2, shape).astype(dtype)
+
+
+def assert_same(ours: Array, theirs: Any) -> None:
+    """Equal up to rounding, and of the same type: float32 does not become float64 on the way."""
+    theirs = theirs.detach().numpy()
+    assert ours.dtype == theirs.dtype
+    assert ours.shape == theirs.shape
+    tolerance = {"float32": 2e-6, "float64": 1e-14}[str(ours.dtype)]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1, np.abs(theirs).max()) * 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+class TestAgainstPyTorch:
+    def test_softmax(self, dtype: str) -> None:
+        x = random(dtype, 2, 3, 5)
+        assert_same(layers.softmax(x), torch.softmax(torch.tensor(x), dim=-1))
+
+    def test_softmax_of_large_scores(self, dtype: str) -> None:
+        x = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], dtype)
+        assert_same(layers.softmax(x), torch.softmax(torch.tensor(x), dim=-1))
+
+    def test_gelu(self, dtype: str) -> None:
+        x = np.concatenate([random(dtype, 1000), np.linspace(-50, 50, 1001).astype(dtype)])
+        assert_same(layers.gelu(x), functional.gelu(torch.tensor(x), approximate="tanh"))
+
+    def test_layer_norm(self, dtype: str) -> None:
+        x, g, b = random(dtype, 2, 5, 24), random(dtype, 24, seed=1), random(dtype, 24, seed=2)
+        theirs = functional.layer_norm(torch.tensor(x), [24], torch.tensor(g), torch.tensor(b), eps=1e-5)
+        assert_same(layers.layer_norm(x, LayerNorm(g, b)), theirs)
+
+    def test_layer_norm_of_nearly_equal_numbers(self, dtype: str) -> None:
+        """Where the variance is as small as the 1e-5 that is added to it."""
+        x = (random(dtype, 2, 5, 24) * 1e-3).astype(dtype)
+        ones, zeros = np.ones(24, dtype), np.zeros(24, dtype)
+        assert_same(
+            layers.layer_norm(x, LayerNorm(ones, zeros)), functional.layer_norm(torch.tensor(x), [24], eps=1e-5)
+        )
+
+    def test_linear(self, dtype: str) -> None:
+        x, w, b = random(dtype, 2, 5, 7), random(dtype, 7, 9, seed=1), random(dtype, 9, seed=2)
+        assert_same(
+            layers.linear(x, Linear(w, b)), functional.linear(torch.tensor(x), torch.tensor(w).T, torch.tensor(b))
+        )
+
+    def test_attention(self, dtype: str) -> None:
+        q, k, v = (random(dtype, 2, 3, 5, 8, seed=seed) for seed in range(3))
+        theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), is_causal=True)
+        assert_same(layers.attention(q, k, v, layers.causal_mask(5, 5)), theirs)
+
+    def test_attention_of_the_last_positions_only(self, dtype: str) -> None:
+        q, k, v = random(dtype, 2, 3, 2, 8), random(dtype, 2, 3, 5, 8, seed=1), random(dtype, 2, 3, 5, 8, seed=2)
+        mask = torch.ones(5, 5, dtype=torch.bool).tril()[-2:]
+        theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=mask)
+        assert_same(layers.attention(q, k, v, layers.causal_mask(2, 5)), theirs)
+
+    def test_multi_head_attention(self, dtype: str) -> None:
+        model = random_model(HPARAMS, dtype)
+        x = random(dtype, 2, 7, 24)
+        theirs, _ = in_pytorch(model).transformer.h[0].attn(torch.tensor(x), attention_mask=hugging_face_mask(7, dtype))
+        assert_same(layers.multi_head_attention(x, model.params.h[0].attn, n_head=3), theirs)
+
+    def test_mlp(self, dtype: str) -> None:
+        model = random_model(HPARAMS, dtype)
+        x = random(dtype, 2, 7, 24)
+        assert_same(layers.mlp(x, model.params.h[0].mlp), in_pytorch(model).transformer.h[0].mlp(torch.tensor(x)))
+
+    def test_block(self, dtype: str) -> None:
+        model = random_model(HPARAMS, dtype)
+        x = random(dtype, 2, 7, 24)
+        theirs = in_pytorch(model).transformer.h[1](torch.tensor(x), attention_mask=hugging_face_mask(7, dtype))
+        theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+        assert_same(layers.block(x, model.params.h[1], n_head=3), theirs)
+
+
+def hugging_face_mask(n: int, dtype: str) -> Any:
+    """What GPT2Model gives its blocks to add to the scores: 0 where a query may look, else the lowest number."""
+    dtype = getattr(torch, dtype)
+    return torch.full((n, n), torch.finfo(dtype).min, dtype=dtype).triu(1)[None, None]
+
+
+@pytest.mark.parametrize(("n_query", "n_key"), [(1, 1), (1, 6), (6, 6), (2, 6)])
+def test_causal_mask(n_query: int, n_key: int) -> None:
+    theirs = torch.ones(n_key, n_key, dtype=torch.bool).tril()[n_key - n_query :]
+    np.testing.assert_array_equal(layers.causal_mask(n_query, n_key), theirs.numpy())
+
+
+def test_heads_split_as_in_pytorch_and_merge_back() -> None:
+    x = random("float64", 2, 5, 24)
+    heads = layers.split_heads(x, 3)
+    np.testing.assert_array_equal(heads, torch.tensor(x).view(2, 5, 3, 8).permute(0, 2, 1, 3).numpy())
+    np.testing.assert_array_equal(layers.merge_heads(heads), x)

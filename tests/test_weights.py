@@ -1,0 +1,36 @@
+"""The real 124M model against its published continuations. They need its weights, and so are skipped without them."""
+
+from __future__ import annotations
+
+import pytest
+
+import numpy_gpt2
+from numpy_gpt2.download import is_on_disk
+from numpy_gpt2.params import count
+
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(not is_on_disk("124M"), reason="124M is not on disk (python -m numpy_gpt2.download 124M)"),
+]
+
+# prompt, number of tokens, and what was published of the continuation
+CONTINUATIONS = [
+    (
+        "Alan Turing theorized that computers would one day become",
+        40,
+        (
+            " the most powerful machines on the planet.\n\nThe computer is a machine that can perform complex "
+            "calculations, and it can perform these calculations in a way that is very similar to the human brain."
+        ),
+    ),
+    ("The dog", 18, " was found in a field near the intersection of West and West Streets.\n\nThe dog"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "n_tokens", "published"), CONTINUATIONS, ids=["Alan Turing", "The dog"])
+def test_greedy_continuations_are_the_published_ones(prompt: str, n_tokens: int, published: str) -> None:
+    assert numpy_gpt2.load("124M").generate(prompt, n_tokens, temperature=0).startswith(published)
+
+
+def test_the_number_of_parameters() -> None:
+    assert count(numpy_gpt2.load("124M").params) == 124_439_808
