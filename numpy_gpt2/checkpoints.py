@@ -22,7 +22,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,7 @@ def load_params(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float3
 
     Raises:
         FileNotFoundError: there are no parameters in the folder.
-        ModuleNotFoundError: a checkpoint has to be converted and TensorFlow is not installed.
+        ImportError: a checkpoint has to be converted and TensorFlow is not installed.
         ValueError: the files are damaged or do not fit the hyper-parameters, or dtype is neither
             float32 nor float64.
     """
@@ -82,7 +82,8 @@ def load_params(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float3
     log.info("converting %s to %s, once", checkpoint, converted.name)
     params = read_tensorflow(checkpoint, hparams)
     try:
-        write_config(folder / "config.json", hparams)
+        if converted.exists() or not (folder / "config.json").exists():  # otherwise it is the user's own
+            write_config(folder / "config.json", hparams)
         write_safetensors(converted, params, origin(checkpoint))
     except OSError as error:
         log.warning("%s cannot be written (%s); the model runs from memory", converted, error.strerror or error)
@@ -125,48 +126,54 @@ def read_tensorflow(checkpoint: Path, hparams: HParams) -> Params:
     """The parameters in an OpenAI checkpoint, read by TensorFlow and checked one by one.
 
     Raises:
-        ModuleNotFoundError: TensorFlow is not installed.
+        ImportError: TensorFlow is not installed, or does not work.
         ValueError: a variable is missing, has another shape, holds something else than finite
             numbers, or cannot be read.
     """
     with tensorflow_kept_quiet():
         try:
             import tensorflow as tf
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                f"{checkpoint} is a TensorFlow checkpoint, and reading it, once, needs TensorFlow: "
-                'pip install "numpy_gpt2[weights]"'
-            ) from None
+        except Exception as error:  # a broken installation raises other things than ImportError, too
+            raise ImportError(
+                f"{checkpoint} is a TensorFlow checkpoint. Reading it, once, needs TensorFlow, which cannot be "
+                f'imported ({error}): pip install "numpy_gpt2[weights]"'
+            ) from error
         try:
             reader = tf.train.load_checkpoint(os.fspath(checkpoint))
             shapes = reader.get_variable_to_shape_map()
         except Exception as error:  # of several kinds, without a common base
             raise ValueError(f"{index_file(checkpoint)} is damaged or cut short: get the checkpoint again") from error
+        refuse_more_blocks(checkpoint, shapes, r"model/h(\d+)/", hparams)
+        return build(hparams, lambda name, shape: read_variable(checkpoint, reader, shapes, name, shape))
 
-        def make(name: str, shape: tuple[int, ...]) -> Array:
-            variable = f"model/{name}"
-            stored = (1, *shape) if name.endswith("/w") else shape  # for OpenAI, a convolution of width 1
-            if variable not in shapes:
-                raise ValueError(f"{checkpoint}: the variable {variable} is missing")
-            if tuple(shapes[variable]) != stored:
-                raise ValueError(
-                    f"{checkpoint}: the variable {variable} has the shape {shapes[variable]}, "
-                    f"but hparams.json asks for {list(stored)}"
-                )
-            try:
-                array = reader.get_tensor(variable)
-            except Exception as error:  # as above
-                raise ValueError(
-                    f"{checkpoint}: the variable {variable} cannot be read, "
-                    "the data file is damaged or cut short: get the checkpoint again"
-                ) from error
-            if array.dtype.kind != "f" or not np.isfinite(array).all():
-                raise ValueError(f"{checkpoint}: the variable {variable} holds other things than finite numbers")
-            return np.reshape(array, shape)
 
-        params = build(hparams, make)
-    refuse_more_blocks(checkpoint, shapes, r"model/h(\d+)/", hparams)
-    return params
+def read_variable(
+    checkpoint: Path, reader: Any, shapes: dict[str, list[int]], name: str, shape: tuple[int, ...]
+) -> Array:
+    """One parameter of an OpenAI checkpoint, by the reader that TensorFlow has for it.
+
+    Raises:
+        ValueError: as `read_tensorflow` says.
+    """
+    variable = f"model/{name}"
+    stored = (1, *shape) if name.endswith("/w") else shape  # for OpenAI, a convolution of width 1
+    if variable not in shapes:
+        raise ValueError(f"{checkpoint}: the variable {variable} is missing")
+    if tuple(shapes[variable]) != stored:
+        raise ValueError(
+            f"{checkpoint}: the variable {variable} has the shape {shapes[variable]}, "
+            f"but hparams.json asks for {list(stored)}"
+        )
+    try:
+        array = reader.get_tensor(variable)
+    except Exception as error:  # of several kinds, without a common base
+        raise ValueError(
+            f"{checkpoint}: the variable {variable} cannot be read, because the data file is damaged or cut short: "
+            "get the checkpoint again"
+        ) from error
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise ValueError(f"{checkpoint}: the variable {variable} holds other things than finite numbers")
+    return np.reshape(array, shape)
 
 
 @contextlib.contextmanager
@@ -264,7 +271,7 @@ def map_file(file: Path) -> mmap.mmap:
         try:
             return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         except ValueError:
-            raise ValueError(f"{file} is empty: get or convert it again") from None
+            raise ValueError(f"{file} is empty: get it again") from None
 
 
 def read_header(file: Path, memory: mmap.mmap) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -296,7 +303,10 @@ def read_header(file: Path, memory: mmap.mmap) -> tuple[dict[str, str], dict[str
     except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
         whole = False
     if not whole:
-        raise ValueError(f"{file} is not a safetensors file, or is damaged or cut short: get or convert it again")
+        raise ValueError(
+            f"{file} is not a safetensors file, or is damaged or cut short: get it again, or delete it, "
+            "and a checkpoint in its folder will be converted again"
+        )
     return metadata, tensors
 
 

@@ -71,7 +71,7 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
 
 
 def is_on_disk(name: str, models_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Whether a model with a name is there: each file gets its name only when it is whole, the last one last."""
+    """Whether a model with a name is there, whole: a file gets its name only when it is whole."""
     folder = model_folder(name, models_dir)
     return (folder / "model.safetensors").exists() or all((folder / file).exists() for file in FILES)
 

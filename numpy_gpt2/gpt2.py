@@ -142,7 +142,7 @@ def load(
 
     Raises:
         FileNotFoundError: the model, or one of its files, is not there.
-        ModuleNotFoundError: it is a TensorFlow checkpoint, and TensorFlow is not installed.
+        ImportError: it is a TensorFlow checkpoint, and TensorFlow is not installed.
         ValueError: there is no model of that name, or a file is damaged or does not fit the others.
     """
     folder = model_folder(name_or_folder, models_dir)

@@ -116,7 +116,7 @@ class Tokenizer:
         Args:
             text: any string that UTF-8 can carry.
             allow_special: whether `<|endoftext|>` in the text is that one token. Otherwise, as text
-                from outside should be treated, it is eleven characters like others.
+                from outside should be treated, it is thirteen characters like others.
 
         Raises:
             ValueError: the text holds half of a surrogate pair, which UTF-8 cannot carry.

@@ -103,7 +103,7 @@ class TestConversion:
         assert_same_parameters(numpy_gpt2.load(folder), model)
 
     def test_without_tensorflow_the_message_says_what_to_install(self, folder: Path, no_tensorflow: None) -> None:
-        with pytest.raises(ModuleNotFoundError, match=r'needs TensorFlow: pip install "numpy_gpt2\[weights\]"'):
+        with pytest.raises(ImportError, match=r'needs TensorFlow, .*: pip install "numpy_gpt2\[weights\]"'):
             numpy_gpt2.load(folder)
 
     def test_transformers_opens_what_was_written(self, folder: Path, model: GPT2) -> None:
@@ -153,6 +153,11 @@ class TestConversion:
         before = (folder / "model.safetensors").read_bytes()
         assert_same_parameters(numpy_gpt2.load(folder), other)
         assert (folder / "model.safetensors").read_bytes() == before
+
+    def test_a_config_of_other_origin_is_never_overwritten(self, folder: Path) -> None:
+        (folder / "config.json").write_text('{"mine": true}')
+        numpy_gpt2.load(folder)
+        assert (folder / "config.json").read_text() == '{"mine": true}'
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_where_nothing_can_be_written_the_model_runs_from_memory_and_says_so(
