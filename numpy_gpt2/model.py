@@ -1,13 +1,18 @@
 """The model: from token ids to logits, a score for each token that may come next.
 
-    ids      [n_batch, n_seq]            whole numbers below n_vocab
-    embed    [n_batch, n_seq, n_embd]    what the token is, plus where it stands
-    h        [n_batch, n_seq, n_embd]    n_layer blocks, each adding what it has found
-    ln_f     [n_batch, n_seq, n_embd]
-    logits   [n_batch, n_seq, n_vocab]   row i scores the token that follows position i
+A text is a row of tokens, and a token's id is its number in the vocabulary. What becomes of them:
 
-`Past` remembers the keys and values of positions read before, so that a text is read once and then
-continued one token at a time.
+    token ids                             [n_batch, n_seq]
+    embeddings of tokens and positions    [n_batch, n_seq, n_embd]
+    after each of the n_layer blocks      [n_batch, n_seq, n_embd]
+    normalised a last time                [n_batch, n_seq, n_embd]
+    logits                                [n_batch, n_seq, n_vocab]    row i scores what follows token i
+
+A `Past` keeps what was computed for the tokens read so far, so that a text can be continued one token
+at a time without reading it again.
+
+Source of all: `model` in OpenAI's `src/model.py`. The functions trust their ids: what comes from outside
+goes through `check_ids` first.
 """
 
 from __future__ import annotations
@@ -22,14 +27,16 @@ from .params import Array, HParams, Params
 
 
 class LayerPast(NamedTuple):
-    """One layer's part of a `Past`."""
+    """One block's part of a `Past`."""
 
-    k: Array  # keys, [n_batch, n_head, n_ctx, d_head], of which the first `length` positions count
+    k: Array  # keys, [n_batch, n_head, n_ctx, d_head]; the first `length` positions are filled
     v: Array  # values, the same shape
-    length: int
+    length: int  # positions filled before this pass
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Stores the keys and values of new positions; returns those of all positions so far.
+        """Keeps the keys and values of new positions, and returns those of all positions, old and new.
+
+        All blocks of one pass begin at the same `length`; `transformer` moves it on when all are done.
 
         Shapes: `[n_batch, n_head, n_seq, d_head]` to `[n_batch, n_head, length + n_seq, d_head]`.
         """
@@ -40,15 +47,14 @@ class LayerPast(NamedTuple):
 
 
 class Past:
-    """The keys and values of all positions read so far, in every layer (the key/value cache).
+    """The keys and values of all tokens read so far, in every block (the key/value cache).
 
-    A position's keys and values depend only on what stands before it, so they never change and need
-    to be computed only once. There is room for n_ctx positions; memory that no position has filled
-    costs nothing.
+    They depend on a token and those before it, never on what follows: computed once, they stay. There
+    is room for n_ctx tokens of each of n_batch texts, which are all read in step.
 
     Attributes:
         k, v: `[n_layer, n_batch, n_head, n_ctx, d_head]`.
-        length: how many positions are filled. Make it smaller to forget the last ones.
+        length: how many positions are filled. Lower it to forget the last ones.
     """
 
     def __init__(self, params: Params, n_head: int, n_batch: int = 1) -> None:
@@ -59,28 +65,30 @@ class Past:
         self.length = 0
 
     def layer(self, i: int) -> LayerPast:
-        """What block i has to know."""
+        """The part of block i: views of `k` and `v`, so that what the block keeps is kept here."""
         return LayerPast(self.k[i], self.v[i], self.length)
 
 
 def embed(ids: Array, params: Params, start: int = 0) -> Array:
-    """Looks up a vector for each token and one for its position, and adds them.
+    """Adds up a vector for each token and one for its position.
 
-    embed(ids)_i = wte[ids_i] + wpe[start + i]
+    embed(ids)_i = wte[ids_i] + wpe[start + i] for one text, whose first token here stands at `start`
+
+    Attention by itself knows nothing of order: where a token stands has to be in its vector.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
-    Source: Radford et al. 2018, section 3.1; `model` in OpenAI's `src/model.py`.
+    Source: Vaswani et al. 2017, section 3.5 (there the positions' vectors are not learned).
     """
     return params.wte[ids] + params.wpe[start : start + ids.shape[-1]]
 
 
 def transformer(ids: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
-    """Everything up to the output head: for each position, a vector that predicts the next token.
+    """Everything before the output head: for each position, the vector that the next token is scored with.
 
-    With a past, ids are the tokens that follow those already read; the past then holds these too.
+    With a past, ids continue the text that it holds; afterwards it holds them as well.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
-    Source: `model` in OpenAI's `src/model.py`.
+    Source: Radford et al. 2019, section 2.3.
     """
     x = embed(ids, params, start=0 if past is None else past.length)
     for i, block_params in enumerate(params.h):
@@ -91,35 +99,34 @@ def transformer(ids: Array, params: Params, n_head: int, past: Past | None = Non
 
 
 def output_head(x: Array, params: Params) -> Array:
-    """Compares each vector with every token's embedding: the logits.
+    """The logits: the dot product of each vector with each token's embedding.
 
     output_head(x) = x wte^T
 
-    The matrix that reads tokens in also reads them out ("tied" weights).
+    The same matrix embeds the tokens and scores them ("tied" weights).
 
     Shapes: `[..., n_embd]` to `[..., n_vocab]`.
-    Source: Radford et al. 2018, section 3.1; `model` in OpenAI's `src/model.py`.
+    Source: Vaswani et al. 2017, section 3.4.
     """
     return x @ params.wte.T
 
 
 def logits(ids: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
-    """The whole model. `softmax(logits)[..., i, :]` is the probability of each token after position i.
+    """The whole model: softmax of row i gives the probability of each token to come right after token i.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_vocab]`.
-    Source: `model` in OpenAI's `src/model.py`.
     """
     return output_head(transformer(ids, params, n_head, past), params)
 
 
 def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) -> Array:
-    """Brings token ids from outside into the model's form, after checking that it can read them.
+    """Checks token ids from outside, and returns them with the batch axis that the model wants.
 
     Shapes: `[n_seq]` or `[n_batch, n_seq]` to `[n_batch, n_seq]`.
 
     Raises:
-        ValueError: ids are empty, ragged, not whole numbers, outside the vocabulary, longer than the
-            room that the context has left, or do not fit the past.
+        ValueError: ids are empty, of rows of different lengths, not whole numbers, outside the
+            vocabulary, too many for the context, or of another batch size than the past.
     """
     try:
         array = np.asarray(ids)
@@ -141,10 +148,12 @@ def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) ->
     n_batch, n_seq = batch.shape
     n_past = 0 if past is None else past.length
     if n_past + n_seq > hparams.n_ctx:
+        read = f" ({n_past} of them read before)" if n_past else ""
         raise ValueError(
-            f"{n_past + n_seq} tokens are too long for this model, whose context holds {hparams.n_ctx}: "
-            f"shorten the text by at least {n_past + n_seq - hparams.n_ctx}"
+            f"{n_past + n_seq} tokens{read} are too many for this model, whose context holds {hparams.n_ctx}"
         )
     if past is not None and past.k.shape[1] != n_batch:
-        raise ValueError(f"the past is of a batch of {past.k.shape[1]}, the token ids of a batch of {n_batch}")
+        raise ValueError(
+            f"the past was made for a batch of {past.k.shape[1]}, but the token ids are a batch of {n_batch}"
+        )
     return batch

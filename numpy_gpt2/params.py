@@ -1,7 +1,9 @@
 """The whole model as plain data: five numbers, and a tree of named arrays.
 
-Every name is the one that the variable has in OpenAI's checkpoints, so `params.h[0].attn.c_attn.w`
-is the checkpoint's `model/h0/attn/c_attn/w`. Who has read `build` has seen every parameter of GPT-2.
+Names are those of OpenAI's checkpoints: the variable `model/h0/attn/c_attn/w` is
+`params.h[0].attn.c_attn.w`. OpenAI does not spell them out; read `wte` as token embeddings, `wpe` as
+position embeddings, `h` as the blocks, `ln` as layer norm, `fc` as fully connected and `proj` as
+projection back to the width of the model.
 """
 
 from __future__ import annotations
@@ -16,45 +18,45 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 class HParams(NamedTuple):
-    """The five hyper-parameters, as in a checkpoint's `hparams.json` (in brackets: the 124M model)."""
+    """The hyper-parameters, as in `hparams.json`; in brackets those of the model with 124 million parameters."""
 
     n_vocab: int  # tokens in the vocabulary (50257)
-    n_ctx: int  # positions in the context: the longest text that the model can see (1024)
-    n_embd: int  # width: the length of the vector that stands for a token inside the model (768)
-    n_head: int  # attention heads in a block, each n_embd / n_head = d_head wide (12)
+    n_ctx: int  # the context: the longest text that the model can read, in tokens (1024)
+    n_embd: int  # the width: how many numbers stand for a token inside the model (768)
+    n_head: int  # attention heads in a block (12), each d_head = n_embd / n_head numbers wide (64)
     n_layer: int  # blocks, one on top of the other (12)
 
 
 class LayerNorm(NamedTuple):
-    """The parameters of one layer normalisation."""
+    """For `layers.layer_norm`."""
 
     g: Array  # gain, [n_embd]
     b: Array  # bias, [n_embd]
 
 
 class Linear(NamedTuple):
-    """The parameters of one linear map `x @ w + b`."""
+    """For `layers.linear`, from n_in to n_out numbers."""
 
     w: Array  # weight, [n_in, n_out]
     b: Array  # bias, [n_out]
 
 
 class Attention(NamedTuple):
-    """The parameters of one block's multi-head attention."""
+    """For `layers.multi_head_attention`."""
 
     c_attn: Linear  # n_embd -> 3 * n_embd: queries, keys and values of all heads, side by side
     c_proj: Linear  # n_embd -> n_embd: mixes what the heads found
 
 
 class MLP(NamedTuple):
-    """The parameters of one block's multi-layer perceptron."""
+    """For `layers.mlp`."""
 
     c_fc: Linear  # n_embd -> 4 * n_embd
     c_proj: Linear  # 4 * n_embd -> n_embd
 
 
 class Block(NamedTuple):
-    """The parameters of one transformer block."""
+    """For `layers.block`."""
 
     ln_1: LayerNorm
     attn: Attention
@@ -63,20 +65,19 @@ class Block(NamedTuple):
 
 
 class Params(NamedTuple):
-    """All parameters of the model."""
+    """For `model.logits`: the whole model."""
 
     wte: Array  # token embeddings, [n_vocab, n_embd]; transposed, they are the output head as well
     wpe: Array  # position embeddings, [n_ctx, n_embd]
     h: tuple[Block, ...]  # n_layer blocks
-    ln_f: LayerNorm  # the last layer normalisation
+    ln_f: LayerNorm  # between the last block and the output head
 
 
 def build(hparams: HParams, make: Callable[[str, tuple[int, ...]], Array]) -> Params:
-    """Builds the parameter tree, asking `make(name, shape)` for each array in turn.
+    """Builds the parameter tree, asking `make(name, shape)` for one array after the other.
 
-    The one place that knows every name and shape: reading a checkpoint, drawing random parameters
-    and checking shapes differ only in `make`. Names are the checkpoint's own without the leading
-    `model/`, as `h0/attn/c_attn/w`.
+    Every name and shape is decided here. Reading a file and drawing random numbers walk the same
+    way, and differ only in `make`. A name is the checkpoint's without `model/`, as `h0/attn/c_attn/w`.
     """
     n_embd = hparams.n_embd
 
@@ -109,16 +110,16 @@ def build(hparams: HParams, make: Callable[[str, tuple[int, ...]], Array]) -> Pa
 
 
 def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
-    """The arrays of a parameter tree with their names, in the order in which `build` makes them.
+    """The arrays of a parameter tree under the names that `build` gives them.
 
-    >>> tiny = init_params(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))
-    >>> [(name, array.shape) for name, array in named_arrays(tiny)][:4]
+    >>> small = init_params(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))
+    >>> [(name, array.shape) for name, array in named_arrays(small)][:4]
     [('wte', (5, 2)), ('wpe', (4, 2)), ('h0/ln_1/g', (2,)), ('h0/ln_1/b', (2,))]
     """
 
     def walk(prefix: str, node: Any) -> Iterator[tuple[str, Array]]:
         for field, child in zip(node._fields, node, strict=True):
-            if field == "h":
+            if field == "h":  # the blocks: h0, h1, ...
                 for i, block in enumerate(child):
                     yield from walk(f"{prefix}h{i}/", block)
             elif isinstance(child, tuple):
@@ -130,22 +131,22 @@ def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
 
 
 def count(params: Params) -> int:
-    """How many numbers the parameters are: 124,439,808 for the 124M model."""
+    """The number of parameters: 124,439,808 in the model called 124M."""
     return sum(array.size for _, array in named_arrays(params))
 
 
 def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Params:
-    """Random parameters for training or for experiments; the same for the same `seed`.
+    """Random parameters, to train or to experiment with. The same seed gives the same numbers.
 
-    Weights are drawn from a normal distribution with standard deviation 0.02 (the position
-    embeddings 0.01), biases are 0 and gains 1. The maps that add to the residual stream, both named
-    `c_proj`, are scaled by 1/sqrt(N), where N = 2 * n_layer is how many of them add up on the way
-    through the model.
+    Weights are normally distributed around 0 with a standard deviation of 0.02 (position embeddings:
+    0.01), biases are 0, gains 1. In each block, the outputs of two linear maps, both named `c_proj`,
+    are added to x. So that the sum of all these does not grow with the number of blocks, their
+    weights are divided by sqrt(N), where N = 2 * n_layer is the number of such maps.
 
-    Source: GPT-2 paper (Radford et al. 2019), section 2.3; the initializers in `src/model.py`.
+    Source: Radford et al. 2019, section 2.3; the initializers in OpenAI's `src/model.py`.
 
     Raises:
-        ValueError: the hyper-parameters are not those of any model.
+        ValueError: `check_hparams` refuses the hyper-parameters.
     """
     check_hparams(hparams)
     rng = np.random.default_rng(seed)
@@ -158,16 +159,17 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
         deviation = 0.01 if name == "wpe" else 0.02
         if name.endswith("c_proj/w"):
             deviation /= (2 * hparams.n_layer) ** 0.5
-        return (deviation * rng.standard_normal(shape, np.float32)).astype(dtype, copy=False)
+        numbers = deviation * rng.standard_normal(shape, np.float32)  # the same ones for every dtype
+        return numbers.astype(dtype, copy=False)
 
     return build(hparams, make)
 
 
 def check_hparams(hparams: HParams) -> None:
-    """Checks that hyper-parameters describe a model.
+    """Checks that a model can be built with these hyper-parameters.
 
     Raises:
-        ValueError: a value is not a positive whole number, or n_head does not divide n_embd.
+        ValueError: one is not a positive whole number, or n_head does not divide n_embd.
     """
     for name, value in hparams._asdict().items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

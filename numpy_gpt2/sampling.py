@@ -50,8 +50,9 @@ def keep_top_p(logits: Array, p: float) -> Array:
     """
     order = np.argsort(-logits, axis=-1, kind="stable")
     probabilities = np.take_along_axis(softmax(logits.astype(np.float64)), order, axis=-1)
-    before = np.cumsum(probabilities, axis=-1) - probabilities  # of all that are likelier
-    before[..., 0] = 0.0  # the likeliest always stays
+    before = (
+        np.cumsum(probabilities, axis=-1) - probabilities
+    )  # of all that are likelier; 0 for the first, which so always stays
     keep = np.empty_like(order, dtype=bool)
     np.put_along_axis(keep, order, before < p, axis=-1)
     return np.where(keep, logits, -math.inf)

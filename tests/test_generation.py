@@ -140,8 +140,8 @@ class TestGenerate:
     @pytest.mark.parametrize(
         ("prompt", "options", "complaint"),
         [
-            ("word " * 300, {}, r"\d+ tokens are too long for this model, whose context holds 256"),
-            ([1] * 257, {}, "257 tokens are too long for this model, whose context holds 256"),
+            ("word " * 300, {}, r"\d+ tokens are too many for this model, whose context holds 256"),
+            ([1] * 257, {}, "257 tokens are too many for this model, whose context holds 256"),
             ([4096], {}, "token id 4096 is outside the vocabulary"),
             ([[1, 2], [3, 4]], {}, "one prompt"),
             ("a", {"temperature": -1}, "temperature must be 0"),

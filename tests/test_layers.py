@@ -68,6 +68,13 @@ class TestAgainstPyTorch:
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), is_causal=True)
         assert_same(layers.attention(q, k, v, layers.causal_mask(5, 5)), theirs)
 
+    def test_attention_with_large_scores(self, dtype: str) -> None:
+        """A masked key has no weight even where its score is far above all others."""
+        q, k, v = (random(dtype, 2, 3, 5, 8, seed=seed) for seed in range(3))
+        q, k = (np.abs(q) * 100).astype(dtype), (-np.abs(k) * np.arange(500, 0, -100)[:, None]).astype(dtype)
+        theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), is_causal=True)
+        assert_same(layers.attention(q, k, v, layers.causal_mask(5, 5)), theirs)
+
     def test_attention_of_the_last_positions_only(self, dtype: str) -> None:
         q, k, v = random(dtype, 2, 3, 2, 8), random(dtype, 2, 3, 5, 8, seed=1), random(dtype, 2, 3, 5, 8, seed=2)
         mask = torch.ones(5, 5, dtype=torch.bool).tril()[-2:]

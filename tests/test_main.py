@@ -155,7 +155,7 @@ class TestBadInput:
             (["a", "--max-new-tokens", "-5"], ["max_new_tokens must be", "not -5"]),
             (["a", "--max-new-tokens", "many"], ["--max-new-tokens", "'many'"]),
             (["a", "--no-such-option"], ["--no-such-option"]),
-            (["word " * 1000, "--model", "tiny"], ["tokens are too long", "holds 256"]),
+            (["word " * 1000, "--model", "tiny"], ["tokens are too many", "holds 256"]),
             ([b"caf\xe9"], ["the prompt is not text in UTF-8"]),
         ],
         ids=lambda value: " ".join(map(repr, value))[:60],

@@ -113,7 +113,7 @@ def test_one_row_of_ids_gives_one_row_of_logits() -> None:
         (3, "whole numbers"),
         ([[[1]]], "whole numbers"),
         ([[1, 2], [3]], "same length"),
-        ([0] * 8, "8 tokens are too long for this model, whose context holds 7"),
+        ([0] * 8, "8 tokens are too many for this model, whose context holds 7"),
     ],
     ids=str,
 )
@@ -126,7 +126,7 @@ def test_ids_that_do_not_fit_the_past_are_refused() -> None:
     gpt2 = random_model(SHAPES[0])
     past = gpt2.new_past()
     gpt2.logits([1, 2, 3, 4], past)
-    with pytest.raises(ValueError, match="8 tokens are too long for this model, whose context holds 7"):
+    with pytest.raises(ValueError, match="8 tokens .4 of them read before. are too many"):
         gpt2.logits([5, 6, 7, 8], past)
     with pytest.raises(ValueError, match="a batch of 1.* a batch of 2"):
         gpt2.logits([[5], [6]], past)
