@@ -122,6 +122,7 @@ class TestConversion:
         numpy_gpt2.load(folder)
         index = (folder / "model.ckpt.index").read_bytes()
         with safe_open(folder / "model.safetensors", framework="np") as file:
+            assert file.metadata()["format"] == "pt"  # older versions of transformers insist on it
             assert file.metadata()["numpy_gpt2.index_size"] == str(len(index))
             assert file.metadata()["numpy_gpt2.index_sha256"] == hashlib.sha256(index).hexdigest()
             assert len(list(file.keys())) == 4 + 12 * HPARAMS.n_layer
@@ -421,6 +422,12 @@ class TestSafetensors:
                 base = base.base
             bases.add(id(base.obj if isinstance(base, memoryview) else base))
         assert len(bases) == 1
+
+    def test_arrays_may_be_views_of_any_kind_when_written(self, tmp_path: Path, model: GPT2) -> None:
+        """The library writes memory as it lies, and so would turn a transposed array into another one."""
+        transposed = np.asfortranarray(model.params.wte)
+        checkpoints.write_safetensors(tmp_path / "model", model.params._replace(wte=transposed), {})
+        np.testing.assert_array_equal(checkpoints.read_safetensors(tmp_path / "model", HPARAMS).wte, transposed)
 
     def test_changing_an_array_does_not_change_the_file(self, file: Path) -> None:
         before = file.read_bytes()
