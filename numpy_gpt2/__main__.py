@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and Ctrl-C is not ignored, as in the background
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends the program silently while it imports its modules
+
 import argparse
 import io
 import logging
@@ -10,6 +15,8 @@ import sys
 from . import __version__
 from .commands import ArgumentParser, run
 from .download import EMBEDDED, is_on_disk
+
+log = logging.getLogger("numpy_gpt2")
 
 DESCRIPTION = """\
 Continue a text with GPT-2, in plain NumPy. The text appears as it is made.
@@ -21,10 +28,10 @@ examples:
 """
 
 NOTICE = (
-    "numpy_gpt2: this is tiny, a small model that knows only fairy tales; "
-    "`python -m numpy_gpt2.download 124M` gets the real GPT-2"
+    "this is tiny, a small model that knows only fairy tales; "
+    "`python -m numpy_gpt2.download 124M` gets the real GPT-2 (500 MB, and TensorFlow to read it once)"
 )
-ENDED = {
+ENDED: dict[str | None, str] = {
     "end_of_text": "the model ended the text",
     "length": "--max-new-tokens is reached",
     "context": "the model's context is full",
@@ -36,7 +43,11 @@ def parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="numpy-gpt2", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("prompt", help="the text to continue; if it is empty, the model begins one of its own")
+    parser.add_argument(
+        "prompt",
+        help="the text to continue; if it is empty, the model begins one of its own (write -- before a prompt that "
+        "begins with a dash)",
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -90,20 +101,18 @@ def continue_prompt(args: argparse.Namespace) -> None:
     """Prints the continuation that the options ask for."""
     from .gpt2 import load
 
-    try:
-        args.prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("the prompt is not text in UTF-8") from None
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, there may be something to clean up
     name = default_model(args.models_dir) if args.model is None else args.model
     model = load(name, args.models_dir)
     pieces = model.stream(args.prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p, args.seed)
     if args.model is None and name == EMBEDDED:
-        print(NOTICE, file=sys.stderr)
+        log.info(NOTICE)
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
     if args.verbose or pieces.finish_reason == "context":
-        print(f"numpy_gpt2: {ENDED[pieces.finish_reason]}", file=sys.stderr)
+        log.info(ENDED[pieces.finish_reason])
 
 
 def default_model(models_dir: str | None) -> str:
@@ -115,9 +124,9 @@ def main() -> int:
     """The command line `python -m numpy_gpt2` and `numpy-gpt2`."""
     args = parser().parse_args()
     logging.basicConfig(format="numpy_gpt2: %(message)s")
-    logging.getLogger("numpy_gpt2").setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # of a character that the terminal cannot show
+        sys.stdout.reconfigure(errors="replace")  # a "?" for what the terminal cannot show
     return run(lambda: continue_prompt(args))
 
 

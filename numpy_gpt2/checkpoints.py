@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -28,9 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .files import read_json, read_text, write_atomically
-from .params import Array, HParams, Params, build, check_hparams, named_arrays
+from .params import Array, HParams, Params, build, check_hparams, float_dtype, named_arrays
 
 log = logging.getLogger(__name__)
+
+CONVERTED_BY = "numpy_gpt2"  # marks a config.json that was written here
 
 
 def read_hparams(folder: Path) -> HParams:
@@ -45,7 +48,7 @@ def read_hparams(folder: Path) -> HParams:
     file = folder / "hparams.json"
     values = read_json(file)
     if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold names with numbers, as {{'n_vocab': 50257, ...}}")
+        raise ValueError(f"{file} must be a JSON object of names and numbers")
     if missing := [name for name in HParams._fields if name not in values]:
         raise ValueError(f"{file} does not say {', '.join(missing)}")
     hparams = HParams(**{name: values[name] for name in HParams._fields})
@@ -59,7 +62,7 @@ def read_hparams(folder: Path) -> HParams:
 def load_params(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float32) -> Params:
     """The parameters of the model in a folder; an OpenAI checkpoint is converted first, once.
 
-    A `model.safetensors` of other origin is taken as it is. One that was converted here is converted
+    A `model.safetensors` that was not written here is used unchanged. One that was converted here is converted
     again when the checkpoint beside it has changed. Where the folder cannot be written, the model
     runs from memory, and a warning is logged.
 
@@ -69,24 +72,25 @@ def load_params(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float3
         ValueError: the files are damaged or do not fit the hyper-parameters, or dtype is neither
             float32 nor float64.
     """
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ValueError(f"dtype must be float32 or float64, not {np.dtype(dtype)}")
+    dtype = float_dtype(dtype)
     converted = folder / "model.safetensors"
     if converted.is_file() and is_current(converted):
         return read_safetensors(converted, hparams, dtype)
     checkpoint = find_checkpoint(folder)
-    if checkpoint is None:
+    if not index_file(checkpoint).exists():
         raise FileNotFoundError(
-            f"{folder} holds no parameters: neither model.safetensors nor a checkpoint (model.ckpt.index and so on)"
+            f"{folder} holds no parameters: neither {converted.name} nor {index_file(checkpoint).name}"
         )
-    log.info("converting %s to %s, once", checkpoint, converted.name)
     params = read_tensorflow(checkpoint, hparams)
     try:
-        if converted.exists() or not (folder / "config.json").exists():  # otherwise it is the user's own
-            write_config(folder / "config.json", hparams)
+        write_config(folder / "config.json", hparams)
         write_safetensors(converted, params, origin(checkpoint))
     except OSError as error:
-        log.warning("%s cannot be written (%s); the model runs from memory", converted, error.strerror or error)
+        log.warning(
+            "%s cannot be written (%s); the model runs from memory, and TensorFlow will have to read it again",
+            converted,
+            error.strerror or error,
+        )
         arrays = dict(named_arrays(params))
         return build(hparams, lambda name, shape: arrays[name].astype(dtype, copy=False))
     return read_safetensors(converted, hparams, dtype)
@@ -95,26 +99,21 @@ def load_params(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float3
 # OpenAI's checkpoints
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The path that the names of a checkpoint's files begin with, or None if there is no checkpoint.
+def find_checkpoint(folder: Path) -> Path:
+    """The path that the names of the current checkpoint's files begin with. They need not exist.
 
-    The file `checkpoint` names it; only the last part counts of a path that may be another machine's.
+    The file `checkpoint` names it; of a path, which may be another machine's, the last part counts.
 
     Raises:
-        FileNotFoundError: the checkpoint that it names is not in the folder.
-        ValueError: it names none.
+        ValueError: there is such a file, and it names none.
     """
     state = folder / "checkpoint"
     if not state.exists():
-        checkpoint = folder / "model.ckpt"
-        return checkpoint if index_file(checkpoint).exists() else None
+        return folder / "model.ckpt"
     named = re.search(r'^model_checkpoint_path:\s*"(?:[^"\n]*[/\\])?([^"\n/\\]+)"', read_text(state), re.M)
     if not named:
         raise ValueError(f'{state} does not name a checkpoint, as in model_checkpoint_path: "model.ckpt"')
-    checkpoint = folder / named[1]
-    if not index_file(checkpoint).exists():
-        raise FileNotFoundError(f"{state} names the checkpoint {named[1]}, but {index_file(checkpoint)} is missing")
-    return checkpoint
+    return folder / named[1]
 
 
 def index_file(checkpoint: Path) -> Path:
@@ -127,22 +126,28 @@ def read_tensorflow(checkpoint: Path, hparams: HParams) -> Params:
 
     Raises:
         ImportError: TensorFlow is not installed, or does not work.
-        ValueError: a variable is missing, has another shape, holds something else than finite
-            numbers, or cannot be read.
+        ValueError: a variable is missing, has another shape or type, holds NaN or infinity, or cannot
+            be read.
     """
+    if not importlib.util.find_spec("tensorflow"):
+        raise ImportError(
+            f"{checkpoint} is a TensorFlow checkpoint, and reading it, which is done once, needs TensorFlow: "
+            'pip install "numpy_gpt2[weights]"'
+        )
+    log.info("reading %s with TensorFlow, which is done once", checkpoint)
     with tensorflow_kept_quiet():
         try:
             import tensorflow as tf
         except Exception as error:  # a broken installation raises other things than ImportError, too
-            raise ImportError(
-                f"{checkpoint} is a TensorFlow checkpoint. Reading it, once, needs TensorFlow, which cannot be "
-                f'imported ({error}): pip install "numpy_gpt2[weights]"'
-            ) from error
+            raise ImportError(f"TensorFlow is installed, but cannot be imported: {error}") from error
         try:
             reader = tf.train.load_checkpoint(os.fspath(checkpoint))
             shapes = reader.get_variable_to_shape_map()
         except Exception as error:  # of several kinds, without a common base
-            raise ValueError(f"{index_file(checkpoint)} is damaged or cut short: get the checkpoint again") from error
+            raise ValueError(
+                f"{index_file(checkpoint)} is damaged or cut short ({type(error).__name__}): "
+                "delete the checkpoint's files, and download them again"
+            ) from error
         refuse_more_blocks(checkpoint, shapes, r"model/h(\d+)/", hparams)
         return build(hparams, lambda name, shape: read_variable(checkpoint, reader, shapes, name, shape))
 
@@ -168,18 +173,19 @@ def read_variable(
         array = reader.get_tensor(variable)
     except Exception as error:  # of several kinds, without a common base
         raise ValueError(
-            f"{checkpoint}: the variable {variable} cannot be read, because the data file is damaged or cut short: "
-            "get the checkpoint again"
+            f"{checkpoint}: the variable {variable} cannot be read; the data file is missing, damaged or cut short "
+            f"({type(error).__name__}): delete the checkpoint's files, and download them again"
         ) from error
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError(f"{checkpoint}: the variable {variable} holds other things than finite numbers")
+    if array.dtype.kind != "f":
+        raise ValueError(f"{checkpoint}: the variable {variable} is of the type {array.dtype}, not a float type")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{checkpoint}: the variable {variable} holds NaN or infinity")
     return np.reshape(array, shape)
 
 
 @contextlib.contextmanager
 def tensorflow_kept_quiet() -> Iterator[None]:
     """Hides standard error, on which TensorFlow's C++ code greets, from the user."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         standard_error = os.dup(2)
     except OSError:  # there is none
@@ -206,7 +212,13 @@ class Tensor(NamedTuple):
     end: int
 
 
-ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # in bytes; the types that parameters may have
+# The types that parameters may have, and what NumPy reads them as.
+STORED: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 def origin(checkpoint: Path) -> dict[str, str]:
@@ -221,7 +233,7 @@ def is_current(file: Path) -> bool:
     if "numpy_gpt2.index_sha256" not in metadata:
         return True
     checkpoint = find_checkpoint(file.parent)
-    return checkpoint is None or origin(checkpoint).items() <= metadata.items()
+    return not index_file(checkpoint).exists() or origin(checkpoint).items() <= metadata.items()
 
 
 def read_safetensors(file: Path, hparams: HParams, dtype: npt.DTypeLike = np.float32) -> Params:
@@ -249,12 +261,12 @@ def read_safetensors(file: Path, hparams: HParams, dtype: npt.DTypeLike = np.flo
                 f"{file}: the array {tensor_name} has the shape {list(tensor.shape)}, "
                 f"but the hyper-parameters ask for {list(shape)}"
             )
-        if tensor.dtype not in ITEM_SIZES:
+        if tensor.dtype not in STORED:
             raise ValueError(f"{file}: the array {tensor_name} has the type {tensor.dtype}, not a float type")
         return view(memory, tensor, dtype)
 
-    params = build(hparams, make)
     refuse_more_blocks(file, tensors, rf"{re.escape(prefix)}h\.(\d+)\.", hparams)
+    params = build(hparams, make)
     head = tensors.get("lm_head.weight")
     if head and (head.shape != params.wte.shape or not np.array_equal(view(memory, head, dtype), params.wte)):
         raise ValueError(f"{file}: lm_head.weight differs from wte, but GPT-2's output head is its token embeddings")
@@ -271,7 +283,9 @@ def map_file(file: Path) -> mmap.mmap:
         try:
             return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         except ValueError:
-            raise ValueError(f"{file} is empty: get it again") from None
+            raise ValueError(
+                f"{file} is empty: delete it, and download it again or let it be converted again"
+            ) from None
 
 
 def read_header(file: Path, memory: mmap.mmap) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -297,23 +311,23 @@ def read_header(file: Path, memory: mmap.mmap) -> tuple[dict[str, str], dict[str
         }
         whole = isinstance(metadata, dict) and all(
             data_start <= start <= end <= len(memory)
-            and (dtype not in ITEM_SIZES or end - start == math.prod(shape) * ITEM_SIZES[dtype])
+            and all(type(n) is int and n >= 0 for n in (*shape, start, end))
+            and (dtype not in STORED or end - start == math.prod(shape) * STORED[dtype].itemsize)
             for dtype, shape, start, end in tensors.values()
         )
     except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
         whole = False
     if not whole:
         raise ValueError(
-            f"{file} is not a safetensors file, or is damaged or cut short: get it again, or delete it, "
-            "and a checkpoint in its folder will be converted again"
+            f"{file} is not a safetensors file, or is damaged or cut short: delete it, and download it again "
+            "or let it be converted again"
         )
     return metadata, tensors
 
 
 def view(memory: mmap.mmap, tensor: Tensor, dtype: npt.DTypeLike) -> Array:
     """An array in mapped memory: itself if it has the dtype asked for, otherwise a converted copy."""
-    stored = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
-    array = np.frombuffer(memory, stored, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+    array = np.frombuffer(memory, STORED[tensor.dtype], math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
     if tensor.dtype == "BF16":  # the upper half of a float32
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return np.require(array, dtype, requirements=["ALIGNED", "WRITEABLE"])
@@ -356,9 +370,13 @@ def write_safetensors(file: Path, params: Params, metadata: dict[str, str]) -> N
 def write_config(file: Path, hparams: HParams) -> None:
     """Writes the `config.json` that Hugging Face's `GPT2LMHeadModel` wants beside `model.safetensors`.
 
+    A file that was not written here is left as it is.
+
     Raises:
         OSError: the file cannot be written.
     """
+    if file.exists() and CONVERTED_BY not in file.read_text(encoding="utf-8", errors="replace"):
+        return
     end_of_text = hparams.n_vocab - 1
     config = {
         "model_type": "gpt2",
@@ -373,13 +391,14 @@ def write_config(file: Path, hparams: HParams) -> None:
         "layer_norm_epsilon": 1e-5,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
+        "converted_by": CONVERTED_BY,
     }
     text = json.dumps(config, indent=2) + "\n"
     write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def refuse_more_blocks(file: Path, names: Iterable[str], pattern: str, hparams: HParams) -> None:
-    """Checks that no name is of a block that the hyper-parameters do not know: half a model runs, and talks nonsense.
+    """Checks that no name is of a block beyond n_layer: without its last blocks a model runs, but writes nonsense.
 
     Raises:
         ValueError: there is such a name.

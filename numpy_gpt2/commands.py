@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -15,15 +16,18 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit status 2."""
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+        self.exit(2, f"numpy_gpt2: {message} (--help lists the options)\n")
 
 
 def run(command: Callable[[], object]) -> int:
     """Runs a command and returns its exit status.
 
     0 when it went well, 1 after an error, which is printed in a sentence; as shells count, 130 after
-    Ctrl-C and 141 when nobody reads the output any more, both silently.
+    Ctrl-C and 141 when nobody reads the output any more, both silently. A closed standard output or
+    error is taken for one that nobody wants.
     """
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  stays open
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
         command()
         sys.stdout.flush()
@@ -34,12 +38,19 @@ def run(command: Callable[[], object]) -> int:
         return 141
     except (ValueError, OSError, ImportError, MemoryError) as error:
         abandon_output()
-        print(f"numpy_gpt2: {error or 'there is not enough memory'}", file=sys.stderr)
+        print(f"numpy_gpt2: {sentence(error)}", file=sys.stderr)
         return 1
     return 0
 
 
+def sentence(error: Exception) -> str:
+    """What to print of an error."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return str(error) or "there is not enough memory"  # which Python leaves without a word
+
+
 def abandon_output() -> None:
-    """Lets what standard output still holds go nowhere: the interpreter would try to write it again at its end."""
+    """Discards what standard output still holds: the interpreter would try to write it again at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed, or no file at all
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

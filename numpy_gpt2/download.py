@@ -5,7 +5,9 @@ python -m numpy_gpt2.download 124M
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,7 @@ FILES = (
     "model.ckpt.meta",
     "vocab.bpe",
 )
+SEPARATOR = "[" + re.escape(os.sep + (os.altsep or "")) + "]"
 TIMEOUT = 30  # seconds without a sign of life from the server
 
 
@@ -38,10 +41,16 @@ def models_folder(models_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder that the models are in: `models_dir`, else `NUMPY_GPT2_MODELS`, else in the user's cache."""
     chosen = models_dir or os.environ.get("NUMPY_GPT2_MODELS")
     if chosen:
-        return Path(chosen).expanduser()
+        return expand(chosen)
     from platformdirs import user_cache_path
 
     return user_cache_path("numpy_gpt2", appauthor=False) / "models"
+
+
+def model_name(model: str | os.PathLike[str]) -> str | None:
+    """The name that a name or an alias stands for; None if it is neither, but a folder or nothing known."""
+    name = ALIASES.get(model, model) if isinstance(model, str) else None
+    return name if name in NAMES else None
 
 
 def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -55,25 +64,29 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
     Raises:
         ValueError: it is neither.
     """
-    if isinstance(model, os.PathLike):
-        return Path(model)
-    name = ALIASES.get(model, model)
+    name = model_name(model)
     if name == EMBEDDED:
         return Path(__file__).parent / "data" / EMBEDDED
-    if name in NAMES:
+    if name:
         return models_folder(models_dir) / name
-    if os.sep in model or (os.altsep or os.sep) in model or (model and Path(model).is_dir()):
-        return Path(model).expanduser()
-    raise ValueError(
-        f"there is no model {model!r}: the names are {', '.join(NAMES)} (or {', '.join(ALIASES)}), "
-        f"and a folder is written with a {os.sep}, as .{os.sep}{model}"
-    )
+    if isinstance(model, str) and not re.search(SEPARATOR, model) and not (model and Path(model).is_dir()):
+        raise ValueError(
+            f"there is no model {model!r}: the names are {', '.join((*NAMES, *ALIASES))}; "
+            f"a folder is written with a separator, as .{os.sep}{model or 'folder'}"
+        )
+    return expand(model)
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` replaced by the user's home; a `~user` that does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises RuntimeError
 
 
 def is_on_disk(name: str, models_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Whether a model with a name is there, whole: a file gets its name only when it is whole."""
+    """Whether all that is needed to load a model with a name is there."""
     folder = model_folder(name, models_dir)
-    return (folder / "model.safetensors").exists() or all((folder / file).exists() for file in FILES)
+    small = all((folder / file).exists() for file in ("hparams.json", "encoder.json", "vocab.bpe"))
+    return small and ((folder / "model.safetensors").exists() or any(folder.glob("*.index")))
 
 
 def download(name: str, models_dir: str | os.PathLike[str] | None = None, store: str = STORE) -> Path:
@@ -81,9 +94,13 @@ def download(name: str, models_dir: str | os.PathLike[str] | None = None, store:
 
     Raises:
         OSError: a file cannot be fetched or written. Files that are whole stay.
+        ValueError: it cannot be downloaded.
     """
     import requests
 
+    name = ALIASES.get(name, name)
+    if name not in DOWNLOADABLE:
+        raise ValueError(f"{name} cannot be downloaded, only {', '.join(DOWNLOADABLE)}")
     folder = model_folder(name, models_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with requests.Session() as session:
@@ -118,16 +135,36 @@ def fetch(session: requests.Session, url: str, file: Path) -> None:
     try:
         write_atomically(file, write)
     except requests.RequestException as error:
-        raise OSError(f"{url} cannot be fetched: {error}. Check the network, then try again") from error
+        if error.response is not None:
+            raise OSError(f"{url}: the server answers {error.response.status_code} {error.response.reason}") from error
+        raise OSError(f"{url}: no connection, or it broke off; check the network, then try again") from error
+
+
+def fetch_and_say_where(name: str, models_dir: str | None) -> None:
+    """Does what the command line asks for.
+
+    Raises:
+        ImportError: what is to be fetched could not be read, because TensorFlow is not installed.
+        OSError: as `download`.
+    """
+    if not is_on_disk(name, models_dir) and not importlib.util.find_spec("tensorflow"):
+        raise ImportError(
+            f'{name} comes as a TensorFlow checkpoint, to be read once: pip install "numpy_gpt2[weights]"'
+        )
+    print(f"{name} is in {download(name, models_dir)}")
 
 
 def main() -> int:
     """The command line `python -m numpy_gpt2.download`."""
     parser = ArgumentParser(prog="python -m numpy_gpt2.download", description="Fetch a released GPT-2 model.")
-    parser.add_argument("name", choices=DOWNLOADABLE, help="the model")
-    parser.add_argument("--models-dir", metavar="DIR", help="where the models are (default: the user's cache folder)")
+    parser.add_argument("name", choices=DOWNLOADABLE, type=lambda name: ALIASES.get(name, name), help="the model")
+    parser.add_argument(
+        "--models-dir",
+        metavar="DIR",
+        help="where the models are (default: NUMPY_GPT2_MODELS, or a folder in your cache)",
+    )
     args = parser.parse_args()
-    return run(lambda: print(f"{args.name} is in {download(args.name, args.models_dir)}"))
+    return run(lambda: fetch_and_say_where(args.name, args.models_dir))
 
 
 if __name__ == "__main__":

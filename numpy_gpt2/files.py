@@ -20,9 +20,9 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing") from None
+        raise FileNotFoundError(f"{file.name} is missing in {file.parent}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8 ({error}): get the file again") from None
+        raise ValueError(f"{file} is not text in UTF-8 ({error}): delete it, and download it again") from None
 
 
 def read_json(file: Path) -> Any:
@@ -32,10 +32,11 @@ def read_json(file: Path) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON in UTF-8.
     """
+    text = read_text(file)
     try:
-        return json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({error}): get the file again") from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({error}): delete it, and download it again") from None
 
 
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:

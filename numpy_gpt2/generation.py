@@ -58,12 +58,11 @@ class TextStream(Iterator[str]):
     with the last of them.
 
     Attributes:
-        finish_reason: why the text ended, as `generate` says; set when it has.
+        finish_reason: why the text ended, as `generate` says; None until it has.
     """
 
-    finish_reason: FinishReason
-
     def __init__(self, tokens: Generator[int, None, FinishReason], tokenizer: Tokenizer) -> None:
+        self.finish_reason: FinishReason | None = None
         self._pieces = self._decode(tokens, tokenizer)
 
     def __next__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -10,11 +9,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import model, sampling
+from . import model
 from .checkpoints import load_params, read_hparams
-from .download import DOWNLOADABLE, NAMES, model_folder
+from .download import DOWNLOADABLE, is_on_disk, model_folder, model_name
 from .generation import TextStream, generate
-from .params import Array, HParams, Params, count, init_params
+from .params import Array, HParams, Params, count_params, init_params
+from .sampling import check_sampling, check_whole_number, next_token
 from .tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
@@ -37,22 +37,25 @@ class GPT2:
         self.name = name
 
     def __repr__(self) -> str:
-        return f"<GPT2 {self.name}: {count(self.params):,} parameters, {self.hparams}>"
+        return f"<GPT2 {self.name}: {count_params(self.params):,} parameters, {self.hparams}>"
 
     def new_past(self, n_batch: int = 1) -> model.Past:
         """A past in which nothing has been read yet, to give to `logits`."""
         return model.Past(self.params, self.hparams.n_head, n_batch)
 
     def logits(self, ids: npt.ArrayLike, past: model.Past | None = None) -> Array:
-        """Scores for the token that follows each position; `softmax` makes them probabilities.
+        """Scores for the token that follows each position; `layers.softmax` makes them probabilities.
 
         With a past, ids continue the tokens that were read with it before, and are added to it.
 
         Shapes: ids `[n_seq]` or `[n_batch, n_seq]` to `[..., n_seq, n_vocab]`.
 
         Raises:
-            ValueError: the ids are not ids of this model, or too many for its context.
+            ValueError: the ids are not ids of this model, or too many for its context; or the past was
+                made for another model.
         """
+        if past is not None and past.params is not self.params:
+            raise ValueError("this past was made for another model; new_past() makes one for this")
         batch = model.check_ids(ids, self.hparams, past)
         logits = model.logits(batch, self.params, self.hparams.n_head, past)
         return logits if np.ndim(ids) == 2 else logits[0]
@@ -99,22 +102,19 @@ class GPT2:
         """
         if self.tokenizer is None:
             raise ValueError(f"the model {self.name} has no vocabulary, and so cannot read or write text")
-        sampling.check_sampling(temperature, top_k, top_p)
-        if max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
-        if seed is not None and seed < 0:
-            raise ValueError(f"the seed must be 0 or more, not {seed}")
+        check_sampling(temperature, top_k, top_p)
+        check_whole_number("max_new_tokens", max_new_tokens)
+        if seed is not None:
+            check_whole_number("seed", seed)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         batch = model.check_ids(ids if len(ids) else [self.tokenizer.end_of_text], self.hparams)
         if len(batch) != 1:
             raise ValueError(f"there are {len(batch)} rows of token ids; give one prompt at a time")
-        choose = functools.partial(
-            sampling.next_token,
-            rng=np.random.default_rng(seed),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-        )
+        rng = np.random.default_rng(seed)
+
+        def choose(logits: Array) -> int:
+            return next_token(logits, rng, temperature, top_k, top_p)
+
         tokens = generate(
             batch[0].tolist(),
             self.params,
@@ -135,7 +135,8 @@ def load(
 
     Args:
         name_or_folder: a name (`tiny`, which comes with the package, `124M`, `355M`, `774M`, `1558M`,
-            `distilgpt2`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`) or a folder with OpenAI's files.
+            `distilgpt2`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`), or a folder with OpenAI's files
+            or with `model.safetensors` in place of their checkpoint.
         models_dir: the folder that the models with a name are in, each in one of its name; by default
             the environment's `NUMPY_GPT2_MODELS`, or else a folder in the user's cache.
         dtype: `"float32"`, or `"float64"` for twice the digits at half the speed.
@@ -146,11 +147,12 @@ def load(
         ValueError: there is no model of that name, or a file is damaged or does not fit the others.
     """
     folder = model_folder(name_or_folder, models_dir)
-    if not folder.exists() and folder.name in NAMES:
-        how = f"python -m numpy_gpt2.download {folder.name} fetches it"
+    name = model_name(name_or_folder)
+    if name and not is_on_disk(name, models_dir):
+        command = f"python -m numpy_gpt2.download {name}" + (f" --models-dir {models_dir}" if models_dir else "")
         raise FileNotFoundError(
-            f"the model {name_or_folder} is not in {folder.parent}"
-            + (f": {how}" if folder.name in DOWNLOADABLE else f": put its files into {folder}")
+            f"the model {name_or_folder} is not in {folder}, or not all of it: "
+            + (f"`{command}` fetches it" if name in DOWNLOADABLE else "put its files there")
         )
     hparams = read_hparams(folder)
     tokenizer = Tokenizer.load(folder)

@@ -123,7 +123,7 @@ def causal_mask(n_query: int, n_key: int) -> Array:
     """Which keys each query may see: that of its own position and all before it.
 
     A position that saw what follows could look up the very token that it has to predict. And since
-    nothing that follows can change what a position has computed, that can be kept.
+    nothing that follows can change a position's key and value, they can be kept.
 
     The queries are the last n_query of n_key positions: query i stands at position n_key - n_query + i.
 
@@ -142,6 +142,15 @@ def split_heads(x: Array, n_head: int) -> Array:
 
     Shapes: `[n_batch, n_seq, n_embd]` to `[n_batch, n_head, n_seq, d_head]`.
     Source: `split_heads`.
+
+    One text of two positions, four numbers wide, for two heads:
+
+    >>> split_heads(np.array([[[1, 2, 3, 4], [5, 6, 7, 8]]]), 2)
+    array([[[[1, 2],
+             [5, 6]],
+    <BLANKLINE>
+            [[3, 4],
+             [7, 8]]]])
     """
     n_batch, n_seq, n_embd = x.shape
     return np.swapaxes(x.reshape(n_batch, n_seq, n_head, n_embd // n_head), 1, 2)

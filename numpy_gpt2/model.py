@@ -53,15 +53,17 @@ class Past:
     is room for n_ctx tokens of each of n_batch texts, which are all read in step.
 
     Attributes:
+        params: the parameters that it was made for.
         k, v: `[n_layer, n_batch, n_head, n_ctx, d_head]`.
         length: how many positions are filled. Lower it to forget the last ones.
     """
 
     def __init__(self, params: Params, n_head: int, n_batch: int = 1) -> None:
+        self.params = params
         n_ctx, n_embd = params.wpe.shape
         shape = (len(params.h), n_batch, n_head, n_ctx, n_embd // n_head)
-        self.k = np.empty(shape, params.wpe.dtype)
-        self.v = np.empty(shape, params.wpe.dtype)
+        self.k = np.empty_like(params.wpe, shape=shape)
+        self.v = np.empty_like(params.wpe, shape=shape)
         self.length = 0
 
     def layer(self, i: int) -> LayerPast:

@@ -8,6 +8,8 @@ projection back to the width of the model.
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,8 +19,9 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 
 
+# In brackets: the numbers of the model with 124 million parameters.
 class HParams(NamedTuple):
-    """The hyper-parameters, as in `hparams.json`; in brackets those of the model with 124 million parameters."""
+    """The hyper-parameters, as in `hparams.json`."""
 
     n_vocab: int  # tokens in the vocabulary (50257)
     n_ctx: int  # the context: the longest text that the model can read, in tokens (1024)
@@ -130,7 +133,7 @@ def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
     return walk("", params)
 
 
-def count(params: Params) -> int:
+def count_params(params: Params) -> int:
     """The number of parameters: 124,439,808 in the model called 124M."""
     return sum(array.size for _, array in named_arrays(params))
 
@@ -146,9 +149,10 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
     Source: Radford et al. 2019, section 2.3; the initializers in OpenAI's `src/model.py`.
 
     Raises:
-        ValueError: `check_hparams` refuses the hyper-parameters.
+        ValueError: `check_hparams` refuses the hyper-parameters, or dtype is not float32 or float64.
     """
     check_hparams(hparams)
+    dtype = float_dtype(dtype)
     rng = np.random.default_rng(seed)
 
     def make(name: str, shape: tuple[int, ...]) -> Array:
@@ -158,7 +162,7 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
             return np.zeros(shape, dtype)
         deviation = 0.01 if name == "wpe" else 0.02
         if name.endswith("c_proj/w"):
-            deviation /= (2 * hparams.n_layer) ** 0.5
+            deviation /= math.sqrt(2 * hparams.n_layer)
         numbers = deviation * rng.standard_normal(shape, np.float32)  # the same ones for every dtype
         return numbers.astype(dtype, copy=False)
 
@@ -172,9 +176,21 @@ def check_hparams(hparams: HParams) -> None:
         ValueError: one is not a positive whole number, or n_head does not divide n_embd.
     """
     for name, value in hparams._asdict().items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     if hparams.n_embd % hparams.n_head:
         raise ValueError(
             f"n_embd must be a multiple of n_head, but {hparams.n_embd} is not a multiple of {hparams.n_head}"
         )
+
+
+def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """The type that parameters are to have.
+
+    Raises:
+        ValueError: it is not float32 or float64.
+    """
+    for known in np.dtype(np.float32), np.dtype(np.float64):
+        if dtype is not None and dtype in (known, known.name):  # to NumPy, None means float64
+            return known
+    raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")

@@ -7,6 +7,7 @@ infinity, the logit of probability 0.
 from __future__ import annotations
 
 import math
+import numbers
 
 import numpy as np
 
@@ -24,9 +25,9 @@ def scale_by_temperature(logits: Array, temperature: float) -> Array:
 
 
 def keep_top_k(logits: Array, k: int) -> Array:
-    """Rules out all tokens but the k with the largest logits, and those tied with the k-th.
+    """Keeps the k tokens with the largest logits and any that are tied with the k-th, and rules out the rest.
 
-    Source: Fan et al. 2018, section 5.1; `top_k_logits` in OpenAI's `src/sample.py`.
+    Source: Fan et al. 2018, "Hierarchical Neural Story Generation"; `top_k_logits` in OpenAI's `src/sample.py`.
 
     >>> keep_top_k(np.array([1.0, 4.0, 2.0, 3.0]), 2)
     array([-inf,   4., -inf,   3.])
@@ -50,16 +51,15 @@ def keep_top_p(logits: Array, p: float) -> Array:
     """
     order = np.argsort(-logits, axis=-1, kind="stable")
     probabilities = np.take_along_axis(softmax(logits.astype(np.float64)), order, axis=-1)
-    before = (
-        np.cumsum(probabilities, axis=-1) - probabilities
-    )  # of all that are likelier; 0 for the first, which so always stays
+    # What all likelier tokens have together: 0 for the first, which so always stays.
+    before = np.cumsum(probabilities, axis=-1) - probabilities
     keep = np.empty_like(order, dtype=bool)
     np.put_along_axis(keep, order, before < p, axis=-1)
     return np.where(keep, logits, -math.inf)
 
 
 def draw(logits: Array, rng: np.random.Generator) -> int:
-    """Draws a token with the probabilities softmax(logits): lines them up from 0 to 1 and throws a dart.
+    """Draws a token with the probabilities softmax(logits), by inverting their cumulative distribution.
 
     Shapes: logits `[n_vocab]`.
     """
@@ -82,7 +82,12 @@ def next_token(
         temperature, top_k, top_p: as `check_sampling` describes them, applied in this order.
 
     Source: `sample_sequence` in OpenAI's `src/sample.py`.
+
+    Raises:
+        ValueError: there is a logit that is not a number.
     """
+    if math.isnan(logits.max()):
+        raise ValueError("the model's logits are not numbers (NaN): are all of its parameters finite?")
     if temperature == 0:
         return int(np.argmax(logits))
     logits = scale_by_temperature(logits, temperature)
@@ -104,9 +109,18 @@ def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
     Raises:
         ValueError: one of them is out of its range.
     """
-    if not (temperature == 0 or 1e-4 <= temperature < math.inf):
-        raise ValueError(f"temperature must be 0 (always the likeliest token) or at least 0.0001, not {temperature}")
-    if not isinstance(top_k, int) or top_k < 0:
-        raise ValueError(f"top_k must be a whole number, 0 (all tokens) or more, not {top_k}")
+    if not (temperature == 0 or 1e-4 <= temperature <= 1e4):
+        raise ValueError(f"temperature must be 0 (the likeliest token each time) or 0.0001 to 10000, not {temperature}")
+    check_whole_number("top_k", top_k)
     if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1 (all tokens), not {top_p}")
+        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+
+
+def check_whole_number(name: str, value: int) -> None:
+    """Checks a number of things, which may be 0.
+
+    Raises:
+        ValueError: it is negative, or not a whole number.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} must be a whole number, 0 or more, not {value!r}")

@@ -24,14 +24,14 @@ from .files import read_json, read_text
 
 END_OF_TEXT = "<|endoftext|>"
 
-# A word is, in this order of preference: an English contraction's ending, letters, digits, or other
-# signs, each with the one space that may stand before it; or white space. A run of white space gives
+# A word is, in this order of preference: the ending of an English contraction; letters, numbers, or
+# punctuation and symbols, each with one space before them if there is one; or white space. A run of white space gives
 # its last space to the word that follows (that is what `(?!\S)` leaves it for), so that " word" is
 # one token however far it is indented.
 SPLIT = regex.compile(r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""")
 
-# Unicode gains letters and digits every year, and regex learns them at another time than tiktoken and
-# Hugging Face's tokenizers, which both know version 16.0. These came later and count as other signs.
+# Unicode grows every year, and `regex` adopts a new version on its own schedule; tiktoken and Hugging
+# Face's tokenizers are at 16.0. Letters and numbers that came later count as symbols here, as there.
 LATER_THAN_UNICODE_16 = regex.compile(
     "[\u0558\u058b-\u058c\u088f\u0c5c\u0cdc\u208f\u209d-\u209f\ua7ce-\ua7cf\ua7d2\ua7d4\ua7dd-\ua7f1\uab6c-\uab6d"
     "\U000107bb-\U000107bf\U00010940-\U00010959\U00010ec5-\U00010eee\U00011b0a\U00011db0-\U00011df1"
@@ -60,6 +60,7 @@ def byte_characters() -> list[str]:
     return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
 
 
+# Both for str.translate, whose keys are the numbers of characters; as Latin-1, a byte is a character.
 BYTE_TO_CHARACTER = dict(enumerate(byte_characters()))
 CHARACTER_TO_BYTE = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
 
@@ -83,7 +84,7 @@ class Tokenizer:
         check_vocabulary(encoder, merges)
         self.encoder = encoder
         self.decoder = sorted(encoder, key=encoder.__getitem__)
-        self.ranks = dict(zip(merges, range(len(merges)), strict=True))
+        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.n_vocab = len(encoder)
         self.end_of_text = encoder[END_OF_TEXT]
         self._memo: dict[str, list[int]] = {}
@@ -115,8 +116,8 @@ class Tokenizer:
 
         Args:
             text: any string that UTF-8 can carry.
-            allow_special: whether `<|endoftext|>` in the text is that one token. Otherwise, as text
-                from outside should be treated, it is thirteen characters like others.
+            allow_special: whether `<|endoftext|>` in the text becomes that one token. If not, which is
+                right for text from outside, it is thirteen characters like any others.
 
         Raises:
             ValueError: the text holds half of a surrogate pair, which UTF-8 cannot carry.
@@ -166,7 +167,7 @@ class Tokenizer:
             data = word.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"the text holds U+{ord(word[error.start]):04X}, half of a surrogate pair, which UTF-8 cannot carry"
+                f"the text is not UTF-8: it holds U+{ord(word[error.start]):04X}, half of a surrogate pair"
             ) from None
         characters = data.decode("latin-1").translate(BYTE_TO_CHARACTER)
         return [self.encoder[token] for token in merge(characters, self.ranks)]
@@ -246,6 +247,8 @@ def check_vocabulary(encoder: dict[str, int], merges: list[str]) -> None:
     for number, line in enumerate(merges, start=1):
         if line.count(" ") != 1:
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
+    if strange := {*"".join(merges)} - {*BYTE_TO_CHARACTER.values(), " "}:
+        raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
     expected = {*BYTE_TO_CHARACTER.values(), *(line.replace(" ", "") for line in merges), END_OF_TEXT}
     if expected != encoder.keys():
         odd = min(expected ^ encoder.keys())

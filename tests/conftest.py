@@ -30,7 +30,7 @@ def random_model(hparams: HParams, dtype: npt.DTypeLike = "float64", seed: int =
     rng = np.random.default_rng(seed)
 
     def make(name: str, shape: tuple[int, ...]) -> Array:
-        return (rng.normal(name.endswith("/g"), 0.3, shape)).astype(dtype)
+        return rng.normal(name.endswith("/g"), 0.3, shape).astype(dtype)
 
     return GPT2(hparams, build(hparams, make), tokenizer=None, name="random")
 

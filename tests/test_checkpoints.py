@@ -98,12 +98,14 @@ class TestConversion:
 
     def test_later_loads_need_no_checkpoint(self, folder: Path, model: GPT2) -> None:
         numpy_gpt2.load(folder)
-        for file in (*folder.glob("model.ckpt*"), folder / "checkpoint"):
+        for file in folder.glob("model.ckpt*"):
             file.unlink()
+        assert_same_parameters(numpy_gpt2.load(folder), model)
+        (folder / "checkpoint").unlink()
         assert_same_parameters(numpy_gpt2.load(folder), model)
 
     def test_without_tensorflow_the_message_says_what_to_install(self, folder: Path, no_tensorflow: None) -> None:
-        with pytest.raises(ImportError, match=r'needs TensorFlow, .*: pip install "numpy_gpt2\[weights\]"'):
+        with pytest.raises(ImportError, match=r'needs TensorFlow: pip install "numpy_gpt2\[weights\]"'):
             numpy_gpt2.load(folder)
 
     def test_transformers_opens_what_was_written(self, folder: Path, model: GPT2) -> None:
@@ -158,7 +160,24 @@ class TestConversion:
     def test_a_config_of_other_origin_is_never_overwritten(self, folder: Path) -> None:
         (folder / "config.json").write_text('{"mine": true}')
         numpy_gpt2.load(folder)
+        write_tensorflow_checkpoint(folder, openai_variables(random_model(HPARAMS, "float32", seed=1)))
+        numpy_gpt2.load(folder)
         assert (folder / "config.json").read_text() == '{"mine": true}'
+
+    def test_a_config_that_was_written_here_follows_the_checkpoint(self, folder: Path) -> None:
+        numpy_gpt2.load(folder)
+        longer = HPARAMS._replace(n_ctx=9)
+        (folder / "hparams.json").write_text(json.dumps(longer._asdict()))
+        write_tensorflow_checkpoint(folder, openai_variables(random_model(longer, "float32")))
+        numpy_gpt2.load(folder)
+        assert json.loads((folder / "config.json").read_text())["n_positions"] == 9
+
+    def test_two_conversions_at_once(self, folder: Path, model: GPT2) -> None:
+        code = f"import numpy_gpt2; numpy_gpt2.load({str(folder)!r})"
+        both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+        assert [process.wait() for process in both] == [0, 0]
+        assert_same_parameters(numpy_gpt2.load(folder), model)
+        assert not [file for file in folder.iterdir() if file.suffix == ".part"]
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_where_nothing_can_be_written_the_model_runs_from_memory_and_says_so(
@@ -172,7 +191,10 @@ class TestConversion:
         loaded = numpy_gpt2.load(folder, dtype=dtype)
         assert loaded.params.wte.dtype == dtype
         assert_same_parameters(loaded, model)
-        assert "model.safetensors cannot be written (Read-only file system); the model runs from memory" in caplog.text
+        assert (
+            "model.safetensors cannot be written (Read-only file system); the model runs from memory, and Tens"
+            in caplog.text
+        )
         assert sorted(folder.iterdir()) == before
 
     def test_a_disk_that_fills_up_leaves_nothing_behind(
@@ -232,6 +254,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is killed by a signal")
 @pytest.mark.parametrize(("at", "call"), KILLS)
 def test_a_conversion_that_is_killed_leaves_nothing_that_counts_as_whole(
     folder: Path, model: GPT2, at: str, call: int
@@ -312,14 +335,14 @@ class TestBadCheckpoints:
         variables["model/wpe"] = variables["model/wpe"].copy()
         variables["model/wpe"][3, 4] = value
         write_tensorflow_checkpoint(folder, variables)
-        with pytest.raises(ValueError, match="model/wpe holds other things than finite numbers"):
+        with pytest.raises(ValueError, match="model/wpe holds NaN or infinity"):
             numpy_gpt2.load(folder)
 
     def test_a_variable_is_of_another_type(self, folder: Path, model: GPT2) -> None:
         variables = openai_variables(model)
         variables["model/wpe"] = np.ones((7, 12), np.int32)
         write_tensorflow_checkpoint(folder, variables)
-        with pytest.raises(ValueError, match="model/wpe holds other things than finite numbers"):
+        with pytest.raises(ValueError, match="model/wpe is of the type int32, not a float type"):
             numpy_gpt2.load(folder)
 
     @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -4])
@@ -346,9 +369,7 @@ class TestBadCheckpoints:
 
     def test_the_index_is_missing(self, folder: Path) -> None:
         (folder / "model.ckpt.index").unlink()
-        with pytest.raises(
-            FileNotFoundError, match=r"names the checkpoint model.ckpt, but .*model.ckpt.index is missing"
-        ):
+        with pytest.raises(FileNotFoundError, match="neither model.safetensors nor model.ckpt.index"):
             numpy_gpt2.load(folder)
 
     @pytest.mark.parametrize("content", [b"", b"nonsense", b'model_checkpoint_path: ""', b"\xff\xfe\x00"])
@@ -360,7 +381,9 @@ class TestBadCheckpoints:
     def test_there_are_no_weights(self, folder: Path) -> None:
         for file in (*folder.glob("model.ckpt*"), folder / "checkpoint"):
             file.unlink()
-        with pytest.raises(FileNotFoundError, match="holds no parameters: neither model.safetensors nor a checkpoint"):
+        with pytest.raises(
+            FileNotFoundError, match="holds no parameters: neither model.safetensors nor model.ckpt.index"
+        ):
             numpy_gpt2.load(folder)
 
 
@@ -371,7 +394,8 @@ class TestHParams:
             ("", "is not JSON"),
             ('{"n_vocab": 50257,', "is not JSON"),
             ("[" * 100_000, "is not JSON"),
-            ("[1, 2]", "must hold names with numbers"),
+            ("[1, 2]", "must be a JSON object"),
+            ('{"n_vocab": ' + "9" * 5000 + "}", "is not JSON"),
             ("{}", "does not say n_vocab, n_ctx, n_embd, n_head, n_layer"),
             ({"n_head": 5}, "n_embd must be a multiple of n_head"),
             ({"n_layer": -1}, "n_layer must be a positive whole number, not -1"),
@@ -380,7 +404,7 @@ class TestHParams:
             ({"n_embd": None}, "n_embd must be a positive whole number, not None"),
             ({"n_vocab": float("nan")}, "n_vocab must be a positive whole number, not nan"),
         ],
-        ids=str,
+        ids=lambda value: str(value)[:40],
     )
     def test_nonsense_is_refused(self, tmp_path: Path, content: str | dict[str, Any], complaint: str) -> None:
         file = tmp_path / "hparams.json"
@@ -498,6 +522,9 @@ class TestSafetensors:
             b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
             b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]}}',
             b'{"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',
+            b'{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
+            b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
             b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}',
         ],
         ids=lambda header: header[:60].decode(),

@@ -106,14 +106,23 @@ class TestStream:
     def test_the_reason_is_known_at_the_end(self) -> None:
         stream = self.stream([64, 65])
         assert next(stream) == "a"
-        assert not hasattr(stream, "finish_reason")
+        assert stream.finish_reason is None
         assert list(stream) == ["b"]
         assert stream.finish_reason == "length"
 
-    def test_pieces_come_as_they_are_made(self, tiny: GPT2) -> None:
-        stream = tiny.stream("Once upon a time", max_new_tokens=20, temperature=0)
-        first = next(stream)
-        assert first + "".join(stream) == tiny.generate("Once upon a time", max_new_tokens=20, temperature=0)
+    def test_pieces_come_as_they_are_made(self) -> None:
+        made = []
+
+        def tokens() -> Generator[int, None, FinishReason]:
+            for id in [64, 65, 66]:
+                made.append(id)
+                yield id
+            return "length"
+
+        stream = TextStream(tokens(), Tokenizer.gpt2())
+        assert made == []
+        for i, piece in enumerate(stream):
+            assert (piece, len(made)) == ("abc"[i], i + 1)
 
 
 class TestGenerate:
@@ -149,6 +158,8 @@ class TestGenerate:
             ("a", {"top_p": 2}, "top_p must be"),
             ("a", {"max_new_tokens": -1}, "max_new_tokens must be"),
             ("a", {"seed": -1}, "seed must be"),
+            ("a", {"seed": 1.5}, "seed must be"),
+            ("a", {"max_new_tokens": 2.5}, "max_new_tokens must be"),
         ],
     )
     def test_bad_arguments_are_refused_at_once(

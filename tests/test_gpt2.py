@@ -6,20 +6,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 from conftest import SHAPES
 
 import numpy_gpt2
-from numpy_gpt2.download import model_folder
+from numpy_gpt2.download import is_on_disk, model_folder
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.params import count
+from numpy_gpt2.params import count_params
 
 TINY = model_folder("tiny")
 
 
 def test_the_embedded_model(tiny: GPT2) -> None:
     assert tiny.hparams == (4096, 256, 256, 4, 6)
-    assert count(tiny.params) == 5_853_184
+    assert count_params(tiny.params) == 5_853_184
     assert tiny.tokenizer
     assert tiny.tokenizer.n_vocab == 4096
     assert repr(tiny).startswith("<GPT2 tiny: 5,853,184 parameters")
@@ -32,10 +33,20 @@ def test_logits_are_float32_or_as_asked(tiny: GPT2) -> None:
     np.testing.assert_allclose(tiny.logits([1, 2]), precise.logits([1, 2]), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int32", "complex64"])
-def test_other_types_are_refused(dtype: str) -> None:
-    with pytest.raises(ValueError, match=f"dtype must be float32 or float64, not {dtype}"):
-        numpy_gpt2.load("tiny", dtype=dtype)
+def test_transformers_opens_the_embedded_model_too(tiny: GPT2) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(TINY, dtype=torch.float32).eval()
+    ids = [464, 479, 278]
+    with torch.no_grad():
+        logits = theirs(torch.tensor([ids])).logits[0].numpy()
+    np.testing.assert_allclose(tiny.logits(ids), logits, rtol=0, atol=1e-4 * np.abs(logits).max())
+
+
+def test_a_past_of_another_model_is_refused(tiny: GPT2) -> None:
+    other = numpy_gpt2.init(tiny.hparams)
+    with pytest.raises(ValueError, match="this past was made for another model"):
+        tiny.logits([1], other.new_past())
 
 
 def test_a_random_model_of_gpt2s_vocabulary_writes_text() -> None:
@@ -68,7 +79,6 @@ class TestNames:
         assert numpy_gpt2.load("124M", models_dir=tmp_path / "elsewhere").hparams.n_vocab == 4096
 
     def test_without_either_models_are_in_the_users_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        platformdirs = pytest.importorskip("platformdirs")
         monkeypatch.delenv("NUMPY_GPT2_MODELS")
         cache = platformdirs.user_cache_path("numpy_gpt2", appauthor=False)
         assert model_folder("124M") == cache / "models" / "124M"
@@ -91,14 +101,38 @@ class TestNames:
             numpy_gpt2.load(name)
 
     def test_a_model_that_is_not_on_disk(self, models_dir: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"gpt2 is not in .*models: python -m numpy_gpt2.download 124M"):
+        with pytest.raises(FileNotFoundError, match=r"gpt2 is not in .*124M, .*`python -m numpy_gpt2.download 124M`"):
             numpy_gpt2.load("gpt2")
-        with pytest.raises(FileNotFoundError, match=r"gpt2-xl is not in .*: put its files into .*1558M"):
+        with pytest.raises(FileNotFoundError, match="download 124M --models-dir elsewhere`"):
+            numpy_gpt2.load("gpt2", models_dir="elsewhere")
+        with pytest.raises(FileNotFoundError, match=r"gpt2-xl is not in .*1558M, .* put its files there"):
             numpy_gpt2.load("gpt2-xl")
 
-    def test_a_folder_that_does_not_exist(self) -> None:
-        with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
-            numpy_gpt2.load("./nowhere")
+    @pytest.mark.parametrize("file", ["hparams.json", "vocab.bpe", "model.safetensors"])
+    def test_a_model_that_is_only_partly_on_disk(self, models_dir: Path, file: str) -> None:
+        shutil.copytree(TINY, models_dir / "124M")
+        assert is_on_disk("124M")
+        (models_dir / "124M" / file).unlink()
+        assert not is_on_disk("124M")
+        with pytest.raises(FileNotFoundError, match="or not all of it: `python -m numpy_gpt2.download 124M`"):
+            numpy_gpt2.load("124M")
+
+    def test_a_home_that_does_not_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(FileNotFoundError, match="there is no folder ~nobody-of-this-name/model"):
+            numpy_gpt2.load("~nobody-of-this-name/model")
+        monkeypatch.setenv("NUMPY_GPT2_MODELS", "~nobody-of-this-name")
+        with pytest.raises(FileNotFoundError, match="is not in ~nobody-of-this-name/124M"):
+            numpy_gpt2.load("124M")
+
+    def test_the_users_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        assert model_folder("~/mine") == model_folder(Path("~/mine")) == tmp_path / "mine"
+
+    @pytest.mark.parametrize("folder", ["./nowhere", "./124M", Path("tiny")], ids=str)
+    def test_a_folder_that_does_not_exist(self, folder: str | Path) -> None:
+        with pytest.raises(FileNotFoundError, match="there is no folder (nowhere|124M|tiny)"):
+            numpy_gpt2.load(folder)
 
     def test_a_vocabulary_of_another_size(self, tmp_path: Path) -> None:
         folder = tmp_path / "mixed"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import SHAPES
 
 import numpy_gpt2
 from numpy_gpt2.checkpoints import hugging_face_name
-from numpy_gpt2.params import HParams, check_hparams, count, init_params, named_arrays
+from numpy_gpt2.params import HParams, build, check_hparams, count_params, init_params, named_arrays
 
 # the sizes of the released models (OpenAI's hparams.json), and how many parameters they have
 RELEASED = [
     (HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=6), 81_912_576),
     (HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12), 124_439_808),
+    (HParams(n_vocab=50257, n_ctx=1024, n_embd=1024, n_head=16, n_layer=24), 354_823_168),
+    (HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36), 774_030_080),
+    (HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48), 1_557_611_200),
 ]
 
 
@@ -37,7 +42,9 @@ def test_names_and_shapes_are_those_of_transformers(hparams: HParams) -> None:
 
 @pytest.mark.parametrize(("hparams", "parameters"), RELEASED, ids=str)
 def test_parameter_counts_of_released_models(hparams: HParams, parameters: int) -> None:
-    assert count(init_params(hparams)) == parameters
+    no_memory = np.float32(0)
+    params = build(hparams, lambda name, shape: np.broadcast_to(no_memory, shape))
+    assert count_params(params) == parameters
 
 
 def test_initialisation_is_that_of_the_paper() -> None:
@@ -58,6 +65,19 @@ def test_a_seed_gives_the_same_parameters_again_and_another_seed_others() -> Non
     first, again, other = (numpy_gpt2.init(SHAPES[0], seed=seed).logits([1, 2]) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float16", "complex64", "bfloat16", "nonsense", None, 3])
+def test_types_that_are_not_float32_or_float64_are_refused(dtype: Any) -> None:
+    with pytest.raises(ValueError, match="dtype must be float32 or float64, not"):
+        numpy_gpt2.init(SHAPES[0], dtype=dtype)
+    with pytest.raises(ValueError, match="dtype must be float32 or float64, not"):
+        numpy_gpt2.load("tiny", dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", float, np.float64, np.dtype("float64")])
+def test_a_type_may_be_given_in_any_way(dtype: Any) -> None:
+    assert numpy_gpt2.init(SHAPES[0], dtype=dtype).params.wpe.dtype == np.float64
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_what_is_returned_can_be_changed_without_harm() -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud83d \ude42", "prompt\udcff"], ids=ascii)
 def test_half_a_surrogate_pair_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"the text holds U\+D[8-9A-F]\w\w, half of a surrogate pair"):
+    with pytest.raises(ValueError, match=r"the text is not UTF-8: it holds U\+D[8-9A-F]\w\w, half of a surrogate pair"):
         GPT2.encode(text)
 
 
@@ -273,6 +273,8 @@ class TestFiles:
             ("vocab.bpe", b"#version: 0.2\na b c\n"),
             ("vocab.bpe", b"#version: 0.2\nab\n"),
             ("vocab.bpe", b"#version: 0.2\nq zzz\n"),
+            ("vocab.bpe", "#version: 0.2\n漢 字\n".encode()),
+            ("encoder.json", b'{"a": ' + b"9" * 5000 + b"}"),
         ],
     )
     def test_not_a_vocabulary(self, folder: Path, file: str, content: bytes) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import numpy_gpt2
 from numpy_gpt2.download import is_on_disk
-from numpy_gpt2.params import count
+from numpy_gpt2.params import count_params
 
 pytestmark = [
     pytest.mark.weights,
@@ -33,4 +33,4 @@ def test_greedy_continuations_are_the_published_ones(prompt: str, n_tokens: int,
 
 
 def test_the_number_of_parameters() -> None:
-    assert count(numpy_gpt2.load("124M").params) == 124_439_808
+    assert count_params(numpy_gpt2.load("124M").params) == 124_439_808
