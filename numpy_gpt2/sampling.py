@@ -84,10 +84,10 @@ def next_token(
     Source: `sample_sequence` in OpenAI's `src/sample.py`.
 
     Raises:
-        ValueError: there is a logit that is not a number.
+        ValueError: a logit is NaN or infinity.
     """
-    if math.isnan(logits.max()):
-        raise ValueError("the model's logits are not numbers (NaN): are all of its parameters finite?")
+    if not math.isfinite(logits.max()):
+        raise ValueError("the model's logits are not finite numbers: are all of its parameters?")
     if temperature == 0:
         return int(np.argmax(logits))
     logits = scale_by_temperature(logits, temperature)

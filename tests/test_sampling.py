@@ -106,9 +106,10 @@ def test_extreme_temperatures_are_no_accident(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
-    with pytest.raises(ValueError, match="logits are not numbers"):
-        next_token(np.array([1.0, math.nan, 2.0]), np.random.default_rng(0), temperature)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_refused(temperature: float, value: float) -> None:
+    with pytest.raises(ValueError, match="logits are not finite numbers"):
+        next_token(np.array([1.0, value, 2.0]), np.random.default_rng(0), temperature)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
