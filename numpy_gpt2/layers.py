@@ -1,9 +1,10 @@
 """The mathematics of GPT-2, one function for each part, from softmax up to a whole block.
 
 The first axis is the batch. `x` is `[n_batch, n_seq, n_embd]`: n_embd numbers for each of the n_seq
-tokens given, in each text of the batch. Inside attention, these numbers are cut into heads,
-`[n_batch, n_head, n_seq, d_head]` with `d_head = n_embd / n_head`. Queries are those of the n_seq tokens
-given; keys may also come from tokens read before, so that n_query = n_seq and n_key >= n_seq.
+tokens given, in each text of the batch. Inside attention, queries, keys and values are computed from x
+and cut into heads, `[n_batch, n_head, n_seq, d_head]` with `d_head = n_embd / n_head`. Queries are those
+of the n_seq tokens given; keys may also come from tokens read before, so that n_query = n_seq and
+n_key >= n_seq.
 
 Each function takes only its own part of the parameters as `params`.
 
@@ -43,7 +44,7 @@ def softmax(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """Gaussian error linear unit: lets positive numbers through and holds negative ones back, smoothly.
+    """Gaussian error linear unit: leaves large positive numbers as they are, and brings negative ones close to 0.
 
     gelu(x) = 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
 
@@ -65,8 +66,8 @@ def layer_norm(x: Array, params: LayerNorm) -> Array:
 
     layer_norm(x) = g (x - mean(x)) / sqrt(var(x) + 1e-5) + b
 
-    What follows always gets numbers of the same size, however large x has grown. Mean and variance are
-    those of one vector, never over other positions or texts; 1e-5 avoids a division by zero.
+    What follows gets numbers of about the same magnitude, however large x has grown. Mean and variance
+    are those of one vector, never over other positions or texts; 1e-5 avoids a division by zero.
 
     Shapes: `[..., n_embd]` to `[..., n_embd]`.
     Source: Ba 3; `norm`.
@@ -101,8 +102,8 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     From each position come three vectors: a query (what it looks for), a key (what it can be found by)
     and a value (what it hands over). The score of a query and a key is their dot product; softmax turns
     a query's scores into weights that sum to 1, and a score of minus infinity into the weight 0.
-    Dividing by sqrt(d_head) keeps scores equally large whatever d_head is: large scores would put all
-    the weight on one key.
+    Dividing by sqrt(d_head) keeps the typical score from growing with d_head: very large scores would
+    put almost all the weight on one key.
 
     Shapes: q `[..., n_query, d_head]`, k and v `[..., n_key, d_head]`, mask `[n_query, n_key]` (the same
     for every text and head) to `[..., n_query, d_head]`.
@@ -122,8 +123,9 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
 def causal_mask(n_query: int, n_key: int) -> Array:
     """Which keys each query may see: that of its own position and all before it.
 
-    A position that saw what follows could look up the very token that it has to predict. And since
-    nothing that follows can change a position's key and value, they can be kept.
+    In training, the whole text is given at once: a position that saw what follows could look up the very
+    token that it has to predict. In use, since nothing that follows can change a position's key and
+    value, these can be kept.
 
     The queries are the last n_query of n_key positions: query i stands at position n_key - n_query + i.
 
@@ -215,7 +217,7 @@ def mlp(x: Array, params: MLP) -> Array:
 
 
 def block(x: Array, params: Block, n_head: int, past: KeyValueStore | None = None) -> Array:
-    """One transformer block: positions exchange information, then each works on what it got.
+    """One transformer block: each position gathers from those that it may see, then works on what it got.
 
     x = x + multi_head_attention(ln_1(x))
     x = x + mlp(ln_2(x))

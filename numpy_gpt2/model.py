@@ -1,6 +1,6 @@
 """The model: from token ids to logits, a score for each token that may come next.
 
-A text is a row of tokens, and a token's id is its number in the vocabulary. What becomes of them:
+A text is a row of tokens, pieces of words; a token's id is its number in the vocabulary. What becomes of them:
 
     token ids                             [n_batch, n_seq]
     embeddings of tokens and positions    [n_batch, n_seq, n_embd]
@@ -36,7 +36,7 @@ class LayerPast(NamedTuple):
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Keeps the keys and values of new positions, and returns those of all positions, old and new.
 
-        All blocks of one pass begin at the same `length`; `transformer` moves it on when all are done.
+        All blocks of one pass begin at the same `length`; `transformer` advances `Past.length` at the end.
 
         Shapes: `[n_batch, n_head, n_seq, d_head]` to `[n_batch, n_head, length + n_seq, d_head]`.
         """
@@ -53,7 +53,7 @@ class Past:
     is room for n_ctx tokens of each of n_batch texts, which are all read in step.
 
     Attributes:
-        params: the parameters that it was made for.
+        params: the parameters that it was made with; with others it means nothing.
         k, v: `[n_layer, n_batch, n_head, n_ctx, d_head]`.
         length: how many positions are filled. Lower it to forget the last ones.
     """
@@ -72,11 +72,11 @@ class Past:
 
 
 def embed(ids: Array, params: Params, start: int = 0) -> Array:
-    """Adds up a vector for each token and one for its position.
+    """Gives each token the sum of two vectors: one for the token and one for its position.
 
     embed(ids)_i = wte[ids_i] + wpe[start + i] for one text, whose first token here stands at `start`
 
-    Attention by itself knows nothing of order: where a token stands has to be in its vector.
+    But for the mask, attention knows nothing of order: where a token stands has to be in its vector.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
     Source: Vaswani et al. 2017, section 3.5 (there the positions' vectors are not learned).
@@ -114,7 +114,7 @@ def output_head(x: Array, params: Params) -> Array:
 
 
 def logits(ids: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
-    """The whole model: softmax of row i gives the probability of each token to come right after token i.
+    """The whole model. The softmax of row i is the probability of each token to come right after `ids_i`.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_vocab]`.
     """

@@ -79,8 +79,8 @@ class Params(NamedTuple):
 def build(hparams: HParams, make: Callable[[str, tuple[int, ...]], Array]) -> Params:
     """Builds the parameter tree, asking `make(name, shape)` for one array after the other.
 
-    Every name and shape is decided here. Reading a file and drawing random numbers walk the same
-    way, and differ only in `make`. A name is the checkpoint's without `model/`, as `h0/attn/c_attn/w`.
+    Every name and shape is decided here. Reading a file and drawing random numbers both go through
+    here, and differ only in `make`. A name is the checkpoint's without `model/`: `h0/attn/c_attn/w`.
     """
     n_embd = hparams.n_embd
 
@@ -143,8 +143,8 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
 
     Weights are normally distributed around 0 with a standard deviation of 0.02 (position embeddings:
     0.01), biases are 0, gains 1. In each block, the outputs of two linear maps, both named `c_proj`,
-    are added to x. So that the sum of all these does not grow with the number of blocks, their
-    weights are divided by sqrt(N), where N = 2 * n_layer is the number of such maps.
+    are added to the vectors that run through the model. So that the sum does not grow with the number
+    of blocks, the weights of these maps are divided by sqrt(N), where N = 2 * n_layer is their number.
 
     Source: Radford et al. 2019, section 2.3; the initializers in OpenAI's `src/model.py`.
 
