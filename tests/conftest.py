@@ -39,12 +39,9 @@ def random_ids(hparams: HParams, n_batch: int, n_seq: int, seed: int = 0) -> Arr
     return np.random.default_rng(seed).integers(0, hparams.n_vocab, (n_batch, n_seq))
 
 
-def in_pytorch(model: GPT2) -> Any:
-    """The same model as `transformers.GPT2LMHeadModel`, in the same precision."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    hparams = model.hparams
-    config = transformers.GPT2Config(
+def hugging_face_config(hparams: HParams) -> Any:
+    """The same shape as a `transformers.GPT2Config`."""
+    return pytest.importorskip("transformers").GPT2Config(
         vocab_size=hparams.n_vocab,
         n_positions=hparams.n_ctx,
         n_embd=hparams.n_embd,
@@ -54,6 +51,13 @@ def in_pytorch(model: GPT2) -> Any:
         eos_token_id=hparams.n_vocab - 1,
         attn_implementation="eager",
     )
+
+
+def in_pytorch(model: GPT2) -> Any:
+    """The same model as `transformers.GPT2LMHeadModel`, in the same precision."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = hugging_face_config(model.hparams)
     dtype = getattr(torch, str(model.params.wte.dtype))
     peer = transformers.GPT2LMHeadModel(config).to(dtype).eval()
     state = {

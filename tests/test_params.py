@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHAPES
+from conftest import SHAPES, hugging_face_config
 
 import numpy_gpt2
 from numpy_gpt2.checkpoints import hugging_face_name
@@ -24,18 +24,10 @@ RELEASED = [
 
 @pytest.mark.parametrize("hparams", SHAPES, ids=str)
 def test_names_and_shapes_are_those_of_transformers(hparams: HParams) -> None:
-    transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    config = transformers.GPT2Config(
-        vocab_size=hparams.n_vocab,
-        n_positions=hparams.n_ctx,
-        n_embd=hparams.n_embd,
-        n_head=hparams.n_head,
-        n_layer=hparams.n_layer,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    theirs = {name: tuple(p.shape) for name, p in transformers.GPT2Model(config).named_parameters()}
+    transformers = pytest.importorskip("transformers")
+    theirs_by_name = transformers.GPT2Model(hugging_face_config(hparams)).named_parameters()
+    theirs = {name: tuple(parameter.shape) for name, parameter in theirs_by_name}
     ours = {hugging_face_name(name): array.shape for name, array in named_arrays(init_params(hparams))}
     assert ours == theirs
 
