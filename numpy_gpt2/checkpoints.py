@@ -62,9 +62,9 @@ def read_hparams(folder: Path) -> HParams:
 def load_params(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float32) -> Params:
     """The parameters of the model in a folder; an OpenAI checkpoint is converted first, once.
 
-    A `model.safetensors` that was not written here is used unchanged. One that was converted here is converted
-    again when the checkpoint beside it has changed. Where the folder cannot be written, the model
-    runs from memory, and a warning is logged.
+    A `model.safetensors` that was not written here is used unchanged. One that was is written again
+    when the checkpoint beside it has changed. Where the folder cannot be written, the model runs from
+    memory, and a warning is logged.
 
     Raises:
         FileNotFoundError: there are no parameters in the folder.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ FILES = (
     "model.ckpt.meta",
     "vocab.bpe",
 )
-SEPARATOR = "[" + re.escape(os.sep + (os.altsep or "")) + "]"
 TIMEOUT = 30  # seconds without a sign of life from the server
 
 
@@ -69,7 +67,7 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
         return Path(__file__).parent / "data" / EMBEDDED
     if name:
         return models_folder(models_dir) / name
-    if isinstance(model, str) and not re.search(SEPARATOR, model) and not (model and Path(model).is_dir()):
+    if isinstance(model, str) and not {os.sep, os.altsep} & {*model} and not (model and Path(model).is_dir()):
         raise ValueError(
             f"there is no model {model!r}: the names are {', '.join((*NAMES, *ALIASES))}; "
             f"a folder is written with a separator, as .{os.sep}{model or 'folder'}"

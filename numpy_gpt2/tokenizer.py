@@ -25,9 +25,9 @@ from .files import read_json, read_text
 END_OF_TEXT = "<|endoftext|>"
 
 # A word is, in this order of preference: the ending of an English contraction; letters, numbers, or
-# punctuation and symbols, each with one space before them if there is one; or white space. A run of white space gives
-# its last space to the word that follows (that is what `(?!\S)` leaves it for), so that " word" is
-# one token however far it is indented.
+# punctuation and symbols, each with one space before them if there is one; or white space. A run of
+# white space gives its last space to the word that follows (that is what `(?!\S)` leaves it for), so
+# that " word" is one token however far it is indented.
 SPLIT = regex.compile(r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""")
 
 # Unicode grows every year, and `regex` adopts a new version on its own schedule; tiktoken and Hugging
