@@ -12,16 +12,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .gpt2 import GPT2, init, load
+    from .gpt2 import GPT2, init, load, save
     from .model import Past
     from .params import HParams
     from .tokenizer import Tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["GPT2", "HParams", "Past", "Tokenizer", "__version__", "init", "load"]
+__all__ = ["GPT2", "HParams", "Past", "Tokenizer", "__version__", "init", "load", "save"]
 
 # Imported on first use, so that `python -m numpy_gpt2.MODULE` finds no module imported already.
-_HOME = {"GPT2": "gpt2", "init": "gpt2", "load": "gpt2", "Past": "model", "HParams": "params", "Tokenizer": "tokenizer"}
+_HOME = {
+    "GPT2": "gpt2",
+    "init": "gpt2",
+    "load": "gpt2",
+    "save": "gpt2",
+    "Past": "model",
+    "HParams": "params",
+    "Tokenizer": "tokenizer",
+}
 
 
 def __getattr__(name: str) -> Any:

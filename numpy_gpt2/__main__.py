@@ -13,7 +13,7 @@ import logging
 import sys
 
 from . import __version__
-from .commands import ArgumentParser, run
+from .commands import ArgumentParser, log_to_standard_error, run
 from .download import EMBEDDED, is_on_disk
 
 log = logging.getLogger("numpy_gpt2")
@@ -123,8 +123,7 @@ def default_model(models_dir: str | None) -> str:
 def main() -> int:
     """The command line `python -m numpy_gpt2` and `numpy-gpt2`."""
     args = parser().parse_args()
-    logging.basicConfig(format="numpy_gpt2: %(message)s")
-    log.setLevel(logging.INFO)
+    log_to_standard_error()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a "?" for what the terminal cannot show
     return run(lambda: continue_prompt(args))

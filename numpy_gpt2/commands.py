@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -41,6 +42,12 @@ def run(command: Callable[[], object]) -> int:
         print(f"numpy_gpt2: {sentence(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def log_to_standard_error() -> None:
+    """Shows the package's notices as lines on standard error."""
+    logging.basicConfig(format="numpy_gpt2: %(message)s")
+    logging.getLogger("numpy_gpt2").setLevel(logging.INFO)
 
 
 def sentence(error: Exception) -> str:

@@ -5,34 +5,63 @@ python -m numpy_gpt2.download 124M
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
+import logging
 import os
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .commands import ArgumentParser, run
-from .files import write_atomically
+from .checkpoints import holds_model, read_tensors
+from .commands import ArgumentParser, log_to_standard_error, run
+from .configs import read_config, read_hparams_file
+from .files import digest, locked
+from .params import number_of_params
+from .safetensors_format import open_file
+from .tensorflow_format import check_tensorflow
+from .vocabulary import read_merges, read_tokens
 
 if TYPE_CHECKING:
-    import requests
+    from .fetch import Fetcher
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "tiny"  # a small model that comes with the package
-NAMES = (EMBEDDED, "124M", "355M", "774M", "1558M", "distilgpt2")
 ALIASES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
+PARAMETERS = {  # the models that can be downloaded, with the number of their parameters, four bytes each
+    "124M": 124_439_808,
+    "355M": 354_823_168,
+    "774M": 774_030_080,
+    "1558M": 1_557_611_200,
+    "distilgpt2": 81_912_576,
+}
+NAMES = (EMBEDDED, *PARAMETERS)
 
-DOWNLOADABLE = ("124M",)
-STORE = "https://openaipublic.blob.core.windows.net/gpt-2/models"
-FILES = (
-    "checkpoint",
-    "encoder.json",
+OPENAI = "https://openaipublic.blob.core.windows.net/gpt-2/models"
+OPENAI_DATA = "model.ckpt.data-00000-of-00001"
+OPENAI_FILES = (
     "hparams.json",
-    "model.ckpt.data-00000-of-00001",
+    "encoder.json",
+    "vocab.bpe",
+    "checkpoint",
     "model.ckpt.index",
     "model.ckpt.meta",
-    "vocab.bpe",
+    OPENAI_DATA,
 )
-TIMEOUT = 30  # seconds without a sign of life from the server
+HUB = "https://huggingface.co/distilbert/distilgpt2/resolve/main"
+HUB_FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
+
+# OpenAI's two files of GPT-2's vocabulary. The hub's have other names and should say the same, byte for byte or not.
+GPT2_VOCABULARY = Path(__file__).parent / "data" / "gpt2"
+SHA256 = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+# Where models are
 
 
 def models_folder(models_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -82,87 +111,241 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 def is_on_disk(name: str, models_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether all that is needed to load a model with a name is there."""
-    folder = model_folder(name, models_dir)
-    small = all((folder / file).exists() for file in ("hparams.json", "encoder.json", "vocab.bpe"))
-    return small and ((folder / "model.safetensors").exists() or any(folder.glob("*.index")))
+    return holds_model(model_folder(name, models_dir))
 
 
-def download(name: str, models_dir: str | os.PathLike[str] | None = None, store: str = STORE) -> Path:
+# How they get there
+
+
+def download(
+    name: str,
+    models_dir: str | os.PathLike[str] | None = None,
+    base_url: str | None = None,
+    verify: bool = True,
+    fetcher: Fetcher | None = None,
+) -> Path:
     """Fetches what is missing of a released model, and returns its folder.
 
-    Raises:
-        OSError: a file cannot be fetched or written. Files that are whole stay.
-        ValueError: it cannot be downloaded.
-    """
-    import requests
+    Files that are there and whole are not fetched again, and half a file is gone on with.
 
+    Args:
+        name: the model.
+        models_dir: where models are, as in `models_folder`.
+        base_url: where to fetch from, if not where the model was released: its files are at
+            `<base_url>/<name>/<file>`.
+        verify: whether the vocabulary must be GPT-2's, as in every released model.
+        fetcher: the connection to use.
+
+    Raises:
+        ImportError: what is to be fetched could not be read, because TensorFlow does not work.
+        OSError: a file cannot be fetched or written, or there is not enough room for all of them.
+        ValueError: there is no such model to download, or the server has something else under its name.
+    """
     name = ALIASES.get(name, name)
-    if name not in DOWNLOADABLE:
-        raise ValueError(f"{name} cannot be downloaded, only {', '.join(DOWNLOADABLE)}")
+    if name not in PARAMETERS:
+        raise ValueError(f"{name} cannot be downloaded, only {', '.join(PARAMETERS)}")
     folder = model_folder(name, models_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with requests.Session() as session:
-        for file in FILES:
-            if not (folder / file).exists():
-                fetch(session, f"{store}/{name}/{file}", folder / file)
+    try:
+        with locked(folder):
+            fetch_missing(name, folder, base_url or os.environ.get("NUMPY_GPT2_BASE_URL"), verify, fetcher)
+    except KeyboardInterrupt:
+        log.warning("stopped; what has arrived of %s is kept, and the next download goes on from there", name)
+        raise
     return folder
 
 
-def fetch(session: requests.Session, url: str, file: Path) -> None:
-    """Fetches one file, whole or not at all.
+def fetch_missing(name: str, folder: Path, base_url: str | None, verify: bool, fetcher: Fetcher | None) -> None:
+    """Does the work of `download`, in a folder that is locked.
 
     Raises:
-        OSError: the server cannot be reached, has no such file or breaks off, or the disk is full.
+        ImportError, OSError, ValueError: as `download`.
     """
-    import requests
+    files = [file for file in files_of(name, folder) if not is_whole(folder / file, verify)]
+    if not files:
+        return
+    if OPENAI_DATA in files:
+        check_tensorflow(name)
+    from .fetch import Fetcher, part_file
+
+    fetcher = fetcher or Fetcher()
+    urls = {file: address(name, file, base_url) for file in files}
+    room = 0
+    for file, url in urls.items():
+        remote = fetcher.ask(url)
+        part = part_file(url, folder / file, remote)
+        room += (remote.size or 0) - (part.stat().st_size if part.exists() else 0)
+    log.warning("fetching %s of %s from %s to %s", in_bytes(room), name, urls[files[0]].rpartition("/")[0], folder)
+    free = shutil.disk_usage(folder).free
+    if room > free:
+        raise OSError(
+            f"{folder} has room for {in_bytes(free)}, but {in_bytes(room)} of {name} are to come: make room, or choose "
+            "another folder with --models-dir"
+        )
+    for file, url in urls.items():
+        fetcher.fetch(url, folder / file, expected_size(folder / file), partial(check, name=file, verify=verify))
+
+
+def files_of(name: str, folder: Path) -> tuple[str, ...]:
+    """The files that make up a model: where it has been converted, without OpenAI's checkpoint."""
+    if name == "distilgpt2":
+        return HUB_FILES
+    return OPENAI_FILES[:3] if (folder / "model.safetensors").exists() else OPENAI_FILES
+
+
+def address(name: str, file: str, base_url: str | None) -> str:
+    """Where a file of a model is on the network."""
+    if base_url:
+        return f"{base_url.rstrip('/')}/{name}/{file}"
+    return f"{HUB}/{file}" if name == "distilgpt2" else f"{OPENAI}/{name}/{file}"
+
+
+def is_whole(file: Path, verify: bool) -> bool:
+    """Whether a file is there and is what it should be, so that it need not be fetched."""
+    if not file.exists() or file.stat().st_size != (expected_size(file) or file.stat().st_size):
+        return False
+    try:
+        check(file, file.name, verify)
+    except ValueError:
+        return False
+    return True
+
+
+def expected_size(file: Path) -> int | None:
+    """The length that a file must have, in bytes, if that is known from those beside it."""
+    hparams_file = file.with_name("hparams.json")
+    if file.name != OPENAI_DATA or not hparams_file.exists():
+        return None
+    return 4 * number_of_params(read_hparams_file(hparams_file))
+
+
+def check(file: Path, name: str, verify: bool) -> None:
+    """Checks the content of a file, as far as that is possible without reading all of a large one.
+
+    Args:
+        file: the file, which may still have a temporary name.
+        name: which of a model's files it is.
+        verify: whether a vocabulary must be GPT-2's.
+
+    Raises:
+        ValueError: it is not what its name says.
+    """
+    try:
+        if name == "hparams.json":
+            read_hparams_file(file)
+        elif name == "config.json":
+            read_config(file)
+        elif name == "model.safetensors":
+            read_tensors(file, open_file(file)[1], read_config(file.with_name("config.json")))
+        elif name in ("encoder.json", "vocab.json"):
+            encoder = read_tokens(file)
+            if verify and encoder != read_tokens(GPT2_VOCABULARY / "encoder.json"):
+                raise ValueError("its tokens are not GPT-2's; --no-verify accepts others")
+        elif name in ("vocab.bpe", "merges.txt"):
+            merges = read_merges(file)
+            if verify and merges != read_merges(GPT2_VOCABULARY / "vocab.bpe"):
+                raise ValueError("its merges are not GPT-2's; --no-verify accepts others")
+        if verify and name in SHA256 and digest(file, "sha256") != SHA256[name]:
+            raise ValueError("its SHA-256 is not that of OpenAI's file; --no-verify accepts others")
+    except ValueError as error:
+        reason = str(error).replace(str(file), name).partition(": delete it")[0]
+        raise ValueError(f"{reason}; has a login page or another model come in its place?") from error
+
+
+# The command
+
+
+def describe_models(models_dir: str | None) -> str:
+    """A table of the models: which are on disk, how large they are, and where."""
+    lines = []
+    for name in NAMES:
+        folder = model_folder(name, models_dir)
+        files = [file for file in folder.glob("*") if file.is_file()] + [*folder.glob(".*.part")]
+        size = in_bytes(sum(file.stat().st_size for file in files))
+        if is_on_disk(name, models_dir):
+            lines.append(f"{name:<12}{size:>8}  {folder}")
+        elif files:
+            lines.append(f"{name:<12}{size:>8}  {folder} (not complete; download.py goes on from there)")
+        else:
+            lines.append(f"{name:<12}{'-':>8}  {in_bytes(4 * PARAMETERS[name])} to download")
+    return "\n".join(lines)
+
+
+def in_bytes(n: int) -> str:
+    """A number of bytes, to be read by people."""
     from tqdm import tqdm
 
-    def write(temporary: Path) -> None:
-        with (
-            session.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response,
-            temporary.open("wb") as out,
-        ):
-            response.raise_for_status()
-            size = int(response.headers.get("Content-Length", 0))
-            with tqdm(desc=file.name, total=size or None, unit="B", unit_scale=True, unit_divisor=1000) as progress:
-                for chunk in response.iter_content(chunk_size=2**20):
-                    progress.update(out.write(chunk))
-            if size and out.tell() != size:
-                raise OSError(f"{url} ended after {out.tell()} of {size} bytes: try again")
-
-    try:
-        write_atomically(file, write)
-    except requests.RequestException as error:
-        if error.response is not None:
-            raise OSError(f"{url}: the server answers {error.response.status_code} {error.response.reason}") from error
-        raise OSError(f"{url}: no connection, or it broke off; check the network, then try again") from error
+    return f"{tqdm.format_sizeof(n)}B"
 
 
-def fetch_and_say_where(name: str, models_dir: str | None) -> None:
-    """Does what the command line asks for.
-
-    Raises:
-        ImportError: what is to be fetched could not be read, because TensorFlow is not installed.
-        OSError: as `download`.
-    """
-    if not is_on_disk(name, models_dir) and not importlib.util.find_spec("tensorflow"):
-        raise ImportError(
-            f'{name} comes as a TensorFlow checkpoint, to be read once: pip install "numpy_gpt2[weights]"'
-        )
-    print(f"{name} is in {download(name, models_dir)}")
-
-
-def main() -> int:
-    """The command line `python -m numpy_gpt2.download`."""
-    parser = ArgumentParser(prog="python -m numpy_gpt2.download", description="Fetch a released GPT-2 model.")
-    parser.add_argument("name", choices=DOWNLOADABLE, type=lambda name: ALIASES.get(name, name), help="the model")
+def parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(
+        prog="python -m numpy_gpt2.download",
+        description="Fetch released GPT-2 models. What is there already is not fetched again; what was interrupted "
+        "goes on where it stopped.",
+    )
+    parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help=f"{', '.join(NAMES)}, another name that Hugging Face has for one ({', '.join(ALIASES)}), or all",
+    )
+    parser.add_argument("--list", action="store_true", help="show which models are on disk, how large, and where")
     parser.add_argument(
         "--models-dir",
         metavar="DIR",
         help="where the models are (default: NUMPY_GPT2_MODELS, or a folder in your cache)",
     )
-    args = parser.parse_args()
-    return run(lambda: fetch_and_say_where(args.name, args.models_dir))
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="a mirror to fetch from, which has the files at URL/NAME/FILE (default: NUMPY_GPT2_BASE_URL, or where "
+        "the models were released)",
+    )
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="accept other vocabularies than GPT-2's, from a mirror of other models",
+    )
+    return parser
+
+
+def names_in(args: argparse.Namespace) -> list[str]:
+    """The models that a command line names, each once.
+
+    Raises:
+        ValueError: there are none, or there is no such model.
+    """
+    given = [*PARAMETERS] if "all" in args.names else [ALIASES.get(name, name) for name in args.names]
+    if unknown := [name for name in given if name not in NAMES]:
+        raise ValueError(f"there is no model {unknown[0]!r}: the names are {', '.join((*NAMES, *ALIASES))}, all")
+    if not given and not args.list:
+        raise ValueError(f"name a model ({', '.join(NAMES)}, or all)")
+    return list(dict.fromkeys(given))
+
+
+def fetch_and_say_where(names: list[str], args: argparse.Namespace) -> None:
+    """Does what the command line asks for."""
+    for name in names:
+        if name != EMBEDDED:
+            download(name, args.models_dir, args.base_url, args.verify)
+        print(f"{name} is in {model_folder(name, args.models_dir)}", flush=True)
+    if args.list:
+        print(describe_models(args.models_dir))
+
+
+def main() -> int:
+    """The command line `python -m numpy_gpt2.download`."""
+    options = parser()
+    args = options.parse_args()
+    try:
+        names = names_in(args)
+    except ValueError as error:
+        options.error(str(error))
+    log_to_standard_error()
+    return run(lambda: fetch_and_say_where(names, args))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import model
-from .checkpoints import load_params, read_hparams
-from .download import DOWNLOADABLE, is_on_disk, model_folder, model_name
+from . import checkpoints, model
+from .configs import read_hparams
+from .download import download, expand, is_on_disk, model_folder, model_name
 from .generation import TextStream, generate
 from .params import Array, HParams, Params, count_params, init_params
 from .sampling import check_sampling, check_whole_number, next_token
 from .tokenizer import Tokenizer
+from .vocabulary import find_vocabulary
 
 Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
 
@@ -26,7 +27,7 @@ class GPT2:
     Attributes:
         hparams: the five numbers that give its shape.
         params: its parameters; `params.h[0].mlp.c_fc.w` is a plain NumPy array.
-        tokenizer: text to ids and back; None for a random model with a vocabulary of its own.
+        tokenizer: text to ids and back; None for a model that came without a vocabulary, which knows only ids.
         name: what it was loaded as.
     """
 
@@ -101,7 +102,9 @@ class GPT2:
             ValueError: as `generate`, before the first piece.
         """
         if self.tokenizer is None:
-            raise ValueError(f"the model {self.name} has no vocabulary, and so cannot read or write text")
+            raise ValueError(
+                f"the model {self.name} came without a vocabulary, such as vocab.json and merges.txt, and knows only ids"
+            )
         check_sampling(temperature, top_k, top_p)
         check_whole_number("max_new_tokens", max_new_tokens)
         if seed is not None:
@@ -131,36 +134,47 @@ def load(
     models_dir: str | os.PathLike[str] | None = None,
     dtype: npt.DTypeLike = np.float32,
 ) -> GPT2:
-    """Loads a model.
+    """Loads a model. What is missing of one with a name is downloaded first, after a line that says how large it is.
 
     Args:
         name_or_folder: a name (`tiny`, which comes with the package, `124M`, `355M`, `774M`, `1558M`,
             `distilgpt2`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`), or a folder with OpenAI's files
-            or with `model.safetensors` in place of their checkpoint.
+            or with those of Hugging Face's `save_pretrained`.
         models_dir: the folder that the models with a name are in, each in one of its name; by default
             the environment's `NUMPY_GPT2_MODELS`, or else a folder in the user's cache.
         dtype: `"float32"`, or `"float64"` for twice the digits at half the speed.
 
     Raises:
-        FileNotFoundError: the model, or one of its files, is not there.
+        FileNotFoundError: there is no such folder, or one of its files is missing.
         ImportError: it is a TensorFlow checkpoint, and TensorFlow is not installed.
-        ValueError: there is no model of that name, or a file is damaged or does not fit the others.
+        OSError: it cannot be downloaded.
+        ValueError: there is no model of that name, a file is damaged or does not fit the others, or the
+            model is not a GPT-2.
     """
     folder = model_folder(name_or_folder, models_dir)
     name = model_name(name_or_folder)
     if name and not is_on_disk(name, models_dir):
-        command = f"python -m numpy_gpt2.download {name}" + (f" --models-dir {models_dir}" if models_dir else "")
-        raise FileNotFoundError(
-            f"the model {name_or_folder} is not in {folder}, or not all of it: "
-            + (f"`{command}` fetches it" if name in DOWNLOADABLE else "put its files there")
-        )
+        download(name, models_dir)
     hparams = read_hparams(folder)
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.n_vocab != hparams.n_vocab:
+    tokenizer = Tokenizer.load(folder) if find_vocabulary(folder) else None
+    if tokenizer and tokenizer.n_vocab != hparams.n_vocab:
         raise ValueError(
-            f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, but hparams.json says {hparams.n_vocab}"
+            f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, but the hyper-parameters say {hparams.n_vocab}"
         )
-    return GPT2(hparams, load_params(folder, hparams, dtype), tokenizer, name=os.fspath(name_or_folder))
+    params = checkpoints.load_params(folder, hparams, tokenizer, dtype)
+    return GPT2(hparams, params, tokenizer, name=os.fspath(name_or_folder))
+
+
+def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
+    """Saves a model as Hugging Face does: `load` opens the folder, and so do `GPT2LMHeadModel` and `AutoTokenizer`.
+
+    The folder is made if it is not there; a model that was saved to it before is replaced.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: it holds a model that was not saved here.
+    """
+    checkpoints.save(expand(folder), model.hparams, model.params, model.tokenizer)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> GPT2:

@@ -112,6 +112,22 @@ def build(hparams: HParams, make: Callable[[str, tuple[int, ...]], Array]) -> Pa
     )
 
 
+def shapes(hparams: HParams) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter under its name, in the order of `build`.
+
+    >>> shapes(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))["h0/attn/c_attn/w"]
+    (2, 6)
+    """
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, shape: tuple[int, ...]) -> Array:
+        found[name] = shape
+        return np.empty(0)
+
+    build(hparams, note)
+    return found
+
+
 def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
     """The arrays of a parameter tree under the names that `build` gives them.
 
@@ -136,6 +152,17 @@ def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
 def count_params(params: Params) -> int:
     """The number of parameters: 124,439,808 in the model called 124M."""
     return sum(array.size for _, array in named_arrays(params))
+
+
+def number_of_params(hparams: HParams) -> int:
+    """How many parameters a model of this shape has.
+
+    >>> number_of_params(HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12))
+    124439808
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes(hparams._replace(n_layer=1)).items()}
+    of_a_block = sum(size for name, size in sizes.items() if name.startswith("h0/"))
+    return sum(sizes.values()) + (hparams.n_layer - 1) * of_a_block
 
 
 def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Params:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import regex
 
-from .files import read_json, read_text
+from .vocabulary import Vocabulary, find_vocabulary, read_vocabulary, write_vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -65,12 +65,32 @@ BYTE_TO_CHARACTER = dict(enumerate(byte_characters()))
 CHARACTER_TO_BYTE = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
 
 
+def byte_spelling(text: str) -> str:
+    """A text as the vocabulary files write it: a character for each byte in UTF-8.
+
+    Raises:
+        ValueError: the text holds half of a surrogate pair, which UTF-8 cannot carry.
+
+    >>> byte_spelling(" é")
+    'ĠÃ©'
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text is not UTF-8: it holds U+{ord(text[error.start]):04X}, half of a surrogate pair"
+        ) from None
+    return data.decode("latin-1").translate(BYTE_TO_CHARACTER)
+
+
 class Tokenizer:
     """GPT-2's tokenizer, made from a vocabulary and a list of merges.
 
     Args:
         encoder: the id of each token, as in `encoder.json`. Ids count from 0 without a gap.
         merges: pairs of tokens that join to one, as the lines of `vocab.bpe`; the first is tried first.
+        special: tokens that no merge makes, such as one for padding that was added in fine-tuning;
+            `<|endoftext|>` need not be named.
 
     Attributes:
         n_vocab: how many tokens there are.
@@ -80,10 +100,14 @@ class Tokenizer:
         ValueError: encoder and merges are not a vocabulary, or do not belong together.
     """
 
-    def __init__(self, encoder: dict[str, int], merges: list[str]) -> None:
-        check_vocabulary(encoder, merges)
+    def __init__(self, encoder: dict[str, int], merges: list[str], special: Iterable[str] = ()) -> None:
+        self.special = tuple(sorted({END_OF_TEXT, *special}))
+        check_vocabulary(encoder, merges, self.special)
         self.encoder = encoder
-        self.decoder = sorted(encoder, key=encoder.__getitem__)
+        self.decoder = [
+            byte_spelling(token) if token in self.special else token
+            for token in sorted(encoder, key=encoder.__getitem__)
+        ]
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.n_vocab = len(encoder)
         self.end_of_text = encoder[END_OF_TEXT]
@@ -96,28 +120,37 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer of a model's folder, from its `encoder.json` and `vocab.bpe`.
+        """The tokenizer of a model's folder, from the files that `vocabulary.py` names.
 
         Raises:
             FileNotFoundError: one of the files is missing.
-            ValueError: one of the files is not what its name says, or they do not belong together.
+            ValueError: one of the files is not what its name says, they do not belong together, or they
+                describe another kind of tokenizer.
         """
-        encoder_file, merges_file = Path(folder) / "encoder.json", Path(folder) / "vocab.bpe"
-        encoder = read_json(encoder_file)
-        lines = read_text(merges_file).split("\n")
-        merges = [line for line in lines if line and not line.startswith("#version")]
+        vocabulary = read_vocabulary(Path(folder))
         try:
-            return cls(encoder, merges)
+            return cls(*vocabulary)
         except ValueError as error:
-            raise ValueError(f"{encoder_file} and {merges_file.name} do not make a tokenizer: {error}") from None
+            files = " and ".join(file.name for file in find_vocabulary(Path(folder)))
+            raise ValueError(f"{files} in {folder} do not make a tokenizer: {error}") from None
+
+    def save(self, folder: Path) -> None:
+        """Writes the vocabulary as Hugging Face's `vocab.json` and `merges.txt`, for their tokenizers and for `load`.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        added = tuple(token for token in self.special if token != END_OF_TEXT)
+        write_vocabulary(folder, Vocabulary(self.encoder, [*self.ranks], added))
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """The token ids of a text.
 
         Args:
             text: any string that UTF-8 can carry.
-            allow_special: whether `<|endoftext|>` in the text becomes that one token. If not, which is
-                right for text from outside, it is thirteen characters like any others.
+            allow_special: whether `<|endoftext|>` in the text becomes that one token (and so with other
+                special tokens). If not, which is right for text from outside, it is thirteen characters
+                like any others.
 
         Raises:
             ValueError: the text holds half of a surrogate pair, which UTF-8 cannot carry.
@@ -126,8 +159,11 @@ class Tokenizer:
         [15496, 11241, 11341]
         """
         if allow_special:
-            first, *others = (self.encode(part) for part in text.split(END_OF_TEXT))
-            return first + [id for part in others for id in (self.end_of_text, *part)]
+            parts = regex.split(r"(\L<special>)", text, special=self.special)  # plain, special, plain, ...
+            plain = [self.encode(part) for part in parts[::2]]
+            return plain[0] + [
+                id for token, ids in zip(parts[1::2], plain[1:], strict=True) for id in (self.encoder[token], *ids)
+            ]
         ids: list[int] = []
         for word in split(text):
             word_ids = self._memo.get(word)
@@ -163,14 +199,7 @@ class Tokenizer:
         return characters.translate(CHARACTER_TO_BYTE).encode("latin-1")
 
     def _encode_word(self, word: str) -> list[int]:
-        try:
-            data = word.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text is not UTF-8: it holds U+{ord(word[error.start]):04X}, half of a surrogate pair"
-            ) from None
-        characters = data.decode("latin-1").translate(BYTE_TO_CHARACTER)
-        return [self.encoder[token] for token in merge(characters, self.ranks)]
+        return [self.encoder[token] for token in merge(byte_spelling(word), self.ranks)]
 
 
 def split(text: str) -> list[str]:
@@ -232,8 +261,8 @@ def merge(word: str, ranks: dict[str, int]) -> list[str]:
     return [token for token in tokens if token]
 
 
-def check_vocabulary(encoder: dict[str, int], merges: list[str]) -> None:
-    """Checks that every byte is a token, that every merge makes one, and that no others are there but `<|endoftext|>`.
+def check_vocabulary(encoder: dict[str, int], merges: list[str], special: Iterable[str]) -> None:
+    """Checks that every byte is a token, that every merge makes one, and that no others are there but the special ones.
 
     So a file that was cut short is noticed: with it, the same text would become other tokens.
 
@@ -249,7 +278,7 @@ def check_vocabulary(encoder: dict[str, int], merges: list[str]) -> None:
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
     if strange := {*"".join(merges)} - {*BYTE_TO_CHARACTER.values(), " "}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    expected = {*BYTE_TO_CHARACTER.values(), *(line.replace(" ", "") for line in merges), END_OF_TEXT}
+    expected = {*BYTE_TO_CHARACTER.values(), *(line.replace(" ", "") for line in merges), *special}
     if expected != encoder.keys():
         odd = min(expected ^ encoder.keys())
         raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
