@@ -11,7 +11,6 @@ Source: RFC 9110, sections 8.8.3 (ETag), 13.1.5 (If-Range) and 14 (Range); RFC 1
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import hashlib
 import logging
@@ -143,8 +142,8 @@ class Fetcher:
             if response.status_code == 206 and is_the_rest(response, remote, arrived):
                 total = response.headers["Content-Range"].rpartition("/")[2]
                 remote = remote._replace(size=remote.size if total == "*" else int(total))
-            elif arrived and response.status_code in (206, 416):
-                part.unlink()
+            elif response.status_code in (206, 416):
+                part.unlink(missing_ok=True)
                 raise PassingError("the server cannot go on where it stopped")
             else:
                 check_status(url, response)
@@ -222,7 +221,7 @@ def describe(response: requests.Response) -> Remote:
     size = response.headers.get("Content-Length", "")
     etag = response.headers.get("ETag", "")
     digests = {}
-    with contextlib.suppress(binascii.Error):
+    with contextlib.suppress(ValueError):  # it is no base64
         md5 = base64.b64decode(response.headers.get("Content-MD5", ""), validate=True)
         if len(md5) == 16:
             digests["md5"] = md5.hex()

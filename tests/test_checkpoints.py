@@ -1,26 +1,33 @@
-"""Checkpoints by TensorFlow's own Saver, safetensors files by their library, and all that can be wrong with them."""
+"""Models' folders: by TensorFlow's own Saver and by transformers, and all that can be wrong with them."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHAPES, in_pytorch, random_ids, random_model
+from conftest import SHAPES, hugging_face_config, in_pytorch, random_ids, random_model
 
 import numpy_gpt2
 from numpy_gpt2 import checkpoints
 from numpy_gpt2.download import model_folder
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.params import Array, HParams, named_arrays
+from numpy_gpt2.params import Array, HParams, Params, named_arrays
+from numpy_gpt2.safetensors_format import open_file
+from numpy_gpt2.tensorflow_format import CheckpointReader
 
 TINY = model_folder("tiny")
 # OpenAI's layout needs a vocabulary too: that of tiny, with 4096 tokens
@@ -44,6 +51,15 @@ def openai_variables(model: GPT2) -> dict[str, Array]:
     return {
         f"model/{name}": array[None] if name.endswith("/w") else array for name, array in named_arrays(model.params)
     }
+
+
+def state_dict(model: GPT2, prefix: str = "transformer.") -> dict[str, Array]:
+    """A model's arrays under the names of Hugging Face's."""
+    return {prefix + checkpoints.hugging_face_name(name): array for name, array in named_arrays(model.params)}
+
+
+def write_safetensors(file: Path, model: GPT2) -> None:
+    pytest.importorskip("safetensors.numpy").save_file(state_dict(model), file)
 
 
 def write_vocabulary_and_hparams(folder: Path, hparams: HParams) -> None:
@@ -152,17 +168,18 @@ class TestConversion:
 
     def test_a_safetensors_file_of_other_origin_is_used_and_never_overwritten(self, folder: Path) -> None:
         other = random_model(HPARAMS, "float32", seed=1)
-        checkpoints.write_safetensors(folder / "model.safetensors", other.params, {})
+        write_safetensors(folder / "model.safetensors", other)
         before = (folder / "model.safetensors").read_bytes()
         assert_same_parameters(numpy_gpt2.load(folder), other)
         assert (folder / "model.safetensors").read_bytes() == before
 
     def test_a_config_of_other_origin_is_never_overwritten(self, folder: Path) -> None:
-        (folder / "config.json").write_text('{"mine": true}')
+        hugging_face_config(HPARAMS).save_pretrained(folder)
+        before = (folder / "config.json").read_bytes()
         numpy_gpt2.load(folder)
         write_tensorflow_checkpoint(folder, openai_variables(random_model(HPARAMS, "float32", seed=1)))
         numpy_gpt2.load(folder)
-        assert (folder / "config.json").read_text() == '{"mine": true}'
+        assert (folder / "config.json").read_bytes() == before
 
     def test_a_config_that_was_written_here_follows_the_checkpoint(self, folder: Path) -> None:
         numpy_gpt2.load(folder)
@@ -177,17 +194,68 @@ class TestConversion:
         both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
         assert [process.wait() for process in both] == [0, 0]
         assert_same_parameters(numpy_gpt2.load(folder), model)
-        assert not [file for file in folder.iterdir() if file.suffix == ".part"]
+        assert not [*folder.glob("*.part")]
+
+    def test_the_second_of_two_waits_and_then_uses_what_the_first_has_made(
+        self, folder: Path, model: GPT2, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loaded = []
+        second = threading.Thread(target=lambda: loaded.append(numpy_gpt2.load(folder)))
+        opened = []
+        original = checkpoints.open_checkpoint
+
+        def open_checkpoint(*args: Any) -> Any:
+            opened.append(args)
+            second.start()
+            waiting.wait()
+            return original(*args)
+
+        waiting = threading.Event()
+        monkeypatch.setattr(checkpoints, "open_checkpoint", open_checkpoint)
+        monkeypatch.setattr("numpy_gpt2.files.log.warning", lambda *args: waiting.set())
+        numpy_gpt2.load(folder)
+        second.join()
+        assert_same_parameters(loaded[0], model)
+        assert len(opened) == 1
+
+    def test_only_one_array_at_a_time_is_in_memory(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of those that the reader has given, none is alive when it is asked for the next but one."""
+        given: list[Any] = []
+        original = CheckpointReader.read
+
+        def read(*args: Any) -> Array:
+            assert [reference for reference in given[:-1] if reference() is not None] == []
+            array = np.array(original(*args))
+            given.append(weakref.ref(array))
+            return array
+
+        monkeypatch.setattr(CheckpointReader, "read", read)
+        numpy_gpt2.load(folder)
+        assert len(given) == 4 + 12 * HPARAMS.n_layer
+
+    def test_the_vocabulary_is_written_as_well(self, folder: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        loaded = numpy_gpt2.load(folder)
+        assert loaded.tokenizer
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        assert theirs.encode("Once upon a time<|endoftext|>") == loaded.tokenizer.encode(
+            "Once upon a time<|endoftext|>", allow_special=True
+        )
+        assert theirs.model_max_length == HPARAMS.n_ctx
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_where_nothing_can_be_written_the_model_runs_from_memory_and_says_so(
         self, folder: Path, model: GPT2, dtype: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        original = Path.open
+
+        def refuse(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if mode.startswith("r") or self == Path(os.devnull):
+                return original(self, mode, *args, **kwargs)
             raise OSError(errno.EROFS, "Read-only file system", str(self))
 
         before = sorted(folder.iterdir())
-        monkeypatch.setattr(Path, "touch", refuse)
+        monkeypatch.setattr(Path, "open", refuse)
         loaded = numpy_gpt2.load(folder, dtype=dtype)
         assert loaded.params.wte.dtype == dtype
         assert_same_parameters(loaded, model)
@@ -206,7 +274,7 @@ class TestConversion:
         before = sorted(folder.iterdir())
         monkeypatch.setattr("os.fsync", full)
         assert_same_parameters(numpy_gpt2.load(folder), model)
-        assert sorted(folder.iterdir()) == before
+        assert sorted(folder.iterdir()) == [folder / ".lock", *before]
 
     @pytest.mark.parametrize(
         "path",
@@ -242,49 +310,68 @@ class TestConversion:
         assert (result.stdout, result.stderr) == ("done\n", "")
 
 
-# the function that kills the process in place of its nth call; config.json is written before the arrays
-KILLS = [
-    ("Path.touch", 1),
-    ("os.fsync", 1),
-    ("Path.replace", 1),
-    ("Path.touch", 2),
-    ("safetensors.numpy.save_file", 1),
-    ("os.fsync", 2),
-    ("Path.replace", 2),
-]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a process is killed by a signal")
-@pytest.mark.parametrize(("at", "call"), KILLS)
-def test_a_conversion_that_is_killed_leaves_nothing_that_counts_as_whole(
-    folder: Path, model: GPT2, at: str, call: int
-) -> None:
-    variables = openai_variables(model)
-    code = f"""
-import os, signal, sys, safetensors.numpy
+CONVERT = """
+import os, signal, sys
 from pathlib import Path
 import numpy as np
 from numpy_gpt2 import checkpoints
-from numpy_gpt2.params import build, HParams
+from numpy_gpt2.params import HParams
+from numpy_gpt2.tokenizer import Tokenizer
 
-variables = dict(np.load({str(folder / "variables.npz")!r}))
-checkpoints.read_tensorflow = lambda checkpoint, hparams: build(
-    hparams, lambda name, shape: variables["model/" + name].reshape(shape))
+folder, kill_at, hparams = Path(sys.argv[1]), int(sys.argv[2]), HParams(*map(int, sys.argv[3:]))
 
-original, calls = {at}, []
-def kill(*args, **kwargs):
-    calls.append(args)
-    if len(calls) == {call}:
+class Reader:  # in place of TensorFlow's, which takes seconds to start
+    def __init__(self, checkpoint):
+        self.variables = dict(np.load(folder / "variables.npz"))
+        self.shapes = {name: array.shape for name, array in self.variables.items()}
+    def read(self, name, shape):
+        return self.variables["model/" + name].reshape(shape)
+
+checkpoints.CheckpointReader = Reader
+tokenizer = Tokenizer.load(folder)
+steps = 0
+
+def count(frame, event, arg):  # every line, call and return of these files
+    global steps
+    if "numpy_gpt2" not in frame.f_code.co_filename:
+        return None
+    steps += 1
+    if steps == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args, **kwargs)
-{at} = kill
-checkpoints.load_params(Path({str(folder)!r}), HParams(*{tuple(HPARAMS)}))
+    return count
+
+sys.settrace(count)
+checkpoints.load_params(folder, hparams, tokenizer)
+sys.settrace(None)
+print(steps)
 """
-    np.savez(folder / "variables.npz", allow_pickle=False, **variables)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert result.returncode == -9, result.stderr
-    assert not (folder / "model.safetensors").exists()
-    assert_same_parameters(numpy_gpt2.load(folder), model)
+
+
+def run_conversion(folder: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+    """Converts in a process of its own, which is killed at a given step."""
+    args = [sys.executable, "-c", CONVERT, str(folder), str(kill_at), *map(str, HPARAMS)]
+    return subprocess.run(args, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is killed by a signal")
+@pytest.mark.parametrize("n_kills", [10, pytest.param(100, marks=pytest.mark.slow(reason="a hundred processes"))])
+def test_a_conversion_that_is_killed_leaves_nothing_that_counts_as_whole(
+    folder: Path, model: GPT2, tmp_path: Path, n_kills: int
+) -> None:
+    np.savez(folder / "variables.npz", allow_pickle=False, **openai_variables(model))
+    shutil.copytree(folder, tmp_path / "undisturbed")
+    n_steps = int(run_conversion(tmp_path / "undisturbed").stdout)
+    written = {file.name: file.read_bytes() for file in (tmp_path / "undisturbed").iterdir()}
+    places = random.Random(n_kills).sample(range(1, n_steps), n_kills)
+    for kill_at in places:
+        result = run_conversion(folder, kill_at)
+        assert result.returncode == -9, result.stderr
+        left = folder / "model.safetensors"
+        assert not left.exists() or left.read_bytes() == written[left.name]
+        if left.exists():
+            left.unlink()
+    assert run_conversion(folder).returncode == 0
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == written
 
 
 class TestBadCheckpoints:
@@ -301,7 +388,7 @@ class TestBadCheckpoints:
         variables = openai_variables(model)
         del variables[missing]
         write_tensorflow_checkpoint(folder, variables)
-        with pytest.raises(ValueError, match=f"the variable {missing} is missing"):
+        with pytest.raises(ValueError, match=f"the array {missing} is missing"):
             numpy_gpt2.load(folder)
 
     def test_a_variable_has_another_shape(self, folder: Path, model: GPT2) -> None:
@@ -310,7 +397,7 @@ class TestBadCheckpoints:
         variables[name] = np.swapaxes(variables[name], 1, 2)
         write_tensorflow_checkpoint(folder, variables)
         with pytest.raises(
-            ValueError, match=rf"{name} has the shape \[1, 48, 12\], but hparams.json asks for \[1, 12, 48\]"
+            ValueError, match=rf"{name} has the shape \[1, 48, 12\], but the hyper-parameters ask for \[1, 12, 48\]"
         ):
             numpy_gpt2.load(folder)
 
@@ -319,8 +406,9 @@ class TestBadCheckpoints:
         [
             ({"n_embd": 24}, r"model/wte has the shape \[4096, 12\]"),
             ({"n_ctx": 8}, r"model/wpe has the shape \[7, 12\]"),
-            ({"n_layer": 3}, "model/h2/ln_1/g is missing"),
-            ({"n_layer": 1}, "model/h1/.* is of a block beyond the 1"),
+            ({"n_layer": 3}, "model.ckpt holds 2 blocks, but the hyper-parameters say 3"),
+            ({"n_layer": 1}, "model.ckpt holds 2 blocks, but the hyper-parameters say 1"),
+            ({"n_layer": 10**15}, "model.ckpt holds 2 blocks, but the hyper-parameters say 1000000000000000"),
         ],
         ids=str,
     )
@@ -342,7 +430,7 @@ class TestBadCheckpoints:
         variables = openai_variables(model)
         variables["model/wpe"] = np.ones((7, 12), np.int32)
         write_tensorflow_checkpoint(folder, variables)
-        with pytest.raises(ValueError, match="model/wpe is of the type int32, not a float type"):
+        with pytest.raises(ValueError, match="model/wpe has the type int32, not a float type"):
             numpy_gpt2.load(folder)
 
     @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -4])
@@ -387,187 +475,246 @@ class TestBadCheckpoints:
             numpy_gpt2.load(folder)
 
 
-class TestHParams:
-    @pytest.mark.parametrize(
-        ("content", "complaint"),
-        [
-            ("", "is not JSON"),
-            ('{"n_vocab": 50257,', "is not JSON"),
-            ("[" * 100_000, "is not JSON"),
-            ("[1, 2]", "must be a JSON object"),
-            ('{"n_vocab": ' + "9" * 5000 + "}", "is not JSON"),
-            ("{}", "does not say n_vocab, n_ctx, n_embd, n_head, n_layer"),
-            ({"n_head": 5}, "n_embd must be a multiple of n_head"),
-            ({"n_layer": -1}, "n_layer must be a positive whole number, not -1"),
-            ({"n_layer": 1e9}, "n_layer must be a positive whole number, not 1000000000.0"),
-            ({"n_ctx": "many"}, "n_ctx must be a positive whole number, not 'many'"),
-            ({"n_embd": None}, "n_embd must be a positive whole number, not None"),
-            ({"n_vocab": float("nan")}, "n_vocab must be a positive whole number, not nan"),
-        ],
-        ids=lambda value: str(value)[:40],
-    )
-    def test_nonsense_is_refused(self, tmp_path: Path, content: str | dict[str, Any], complaint: str) -> None:
-        file = tmp_path / "hparams.json"
-        file.write_text(content if isinstance(content, str) else json.dumps({**HPARAMS._asdict(), **content}))
-        with pytest.raises(ValueError, match=rf"hparams\.json.*{complaint}"):
-            checkpoints.read_hparams(tmp_path)
-
-    def test_huge_numbers_are_refused_without_ado(self, tmp_path: Path) -> None:
-        shutil.copytree(TINY, tmp_path / "model")
-        (tmp_path / "model" / "hparams.json").write_text(json.dumps({**HPARAMS._asdict(), "n_layer": 10**15}))
-        with pytest.raises(ValueError, match="has the shape"):
-            numpy_gpt2.load(tmp_path / "model")
-
-    def test_other_entries_make_no_difference(self, tmp_path: Path) -> None:
-        (tmp_path / "hparams.json").write_text(json.dumps({**HPARAMS._asdict(), "comment": "mine"}))
-        assert checkpoints.read_hparams(tmp_path) == HPARAMS
-
-    def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"hparams\.json is missing"):
-            checkpoints.read_hparams(tmp_path)
+def read(file: Path, hparams: HParams = HPARAMS) -> Params:
+    return checkpoints.read_tensors(file, open_file(file)[1], hparams)
 
 
-class TestSafetensors:
+class TestTensors:
+    """The arrays in a `model.safetensors`."""
+
     @pytest.fixture
-    def file(self, tmp_path: Path, model: GPT2) -> Path:
-        file = tmp_path / "model.safetensors"
-        checkpoints.write_safetensors(file, model.params, {})
-        return file
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / "model.safetensors"
 
-    def test_float32_is_not_copied(self, file: Path, model: GPT2) -> None:
-        params = checkpoints.read_safetensors(file, HPARAMS)
-        bases = set()
-        for (name, array), (_, original) in zip(named_arrays(params), named_arrays(model.params), strict=True):
-            np.testing.assert_array_equal(array, original, err_msg=name)
-            assert array.flags.aligned
-            base: Any = array
-            while isinstance(base, np.ndarray):
-                assert not base.flags.owndata
-                base = base.base
-            bases.add(id(base.obj if isinstance(base, memoryview) else base))
-        assert len(bases) == 1
+    @pytest.fixture
+    def save(self, file: Path) -> Callable[[dict[str, Array]], None]:
+        """Writes them with the format's own library."""
+        save_file = pytest.importorskip("safetensors.numpy").save_file
+        return lambda arrays: save_file(arrays, file)
 
-    def test_arrays_may_be_views_of_any_kind_when_written(self, tmp_path: Path, model: GPT2) -> None:
-        """The library writes memory as it lies, and so would turn a transposed array into another one."""
-        transposed = np.asfortranarray(model.params.wte)
-        checkpoints.write_safetensors(tmp_path / "model", model.params._replace(wte=transposed), {})
-        np.testing.assert_array_equal(checkpoints.read_safetensors(tmp_path / "model", HPARAMS).wte, transposed)
-
-    def test_changing_an_array_does_not_change_the_file(self, file: Path) -> None:
-        before = file.read_bytes()
-        params = checkpoints.read_safetensors(file, HPARAMS)
-        params.wte[0] = 7
-        params.h[1].mlp.c_fc.w[...] *= 0
-        assert (params.wte[0] == 7).all()
-        assert file.read_bytes() == before
-        assert not (checkpoints.read_safetensors(file, HPARAMS).wte[0] == 7).any()
-
-    def test_the_models_of_transformers_load(self, tmp_path: Path) -> None:
-        """With and without the prefix, and with masks among the arrays, as older files have them."""
-        safetensors_torch = pytest.importorskip("safetensors.torch")
-        torch = pytest.importorskip("torch")
-        gpt2 = random_model(SHAPES[0], "float32")
-        state = in_pytorch(gpt2).transformer.state_dict()
-        for prefix in ("", "transformer."):
-            arrays = {prefix + name: tensor for name, tensor in state.items()}
-            arrays[f"{prefix}h.0.attn.bias"] = torch.ones(1, 1, 7, 7, dtype=torch.uint8).tril()
-            safetensors_torch.save_file(arrays, tmp_path / "model.safetensors")
-            params = checkpoints.read_safetensors(tmp_path / "model.safetensors", SHAPES[0])
-            for (name, ours), (_, original) in zip(named_arrays(params), named_arrays(gpt2.params), strict=True):
-                np.testing.assert_array_equal(ours, original, err_msg=name)
-
-    @pytest.mark.parametrize("stored", ["float16", "bfloat16", "float32", "float64"])
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_other_float_types_are_converted(self, tmp_path: Path, model: GPT2, stored: str, dtype: str) -> None:
-        torch = pytest.importorskip("torch")
-        safetensors_torch = pytest.importorskip("safetensors.torch")
-        state = {
-            f"transformer.{checkpoints.hugging_face_name(name)}": torch.tensor(array).to(getattr(torch, stored))
-            for name, array in named_arrays(model.params)
+    @pytest.mark.parametrize("prefix", ["", "transformer."])
+    def test_with_and_without_prefix_and_masks(
+        self, file: Path, model: GPT2, prefix: str, save: Callable[[dict[str, Array]], None]
+    ) -> None:
+        """Older files have the causal masks among the arrays."""
+        masks = {
+            f"{prefix}h.0.attn.bias": np.tril(np.ones((1, 1, 7, 7), np.uint8)),
+            f"{prefix}h.1.attn.masked_bias": np.array(-1e4, np.float32),
         }
-        safetensors_torch.save_file(state, tmp_path / "model.safetensors")
-        params = checkpoints.read_safetensors(tmp_path / "model.safetensors", HPARAMS, dtype)
-        for (name, ours), theirs in zip(named_arrays(params), state.values(), strict=True):
-            assert ours.dtype == dtype
-            np.testing.assert_array_equal(ours, theirs.to(getattr(torch, dtype)).numpy(), err_msg=name)
-            assert ours.flags.writeable
-
-    def test_an_array_at_an_odd_place_is_aligned(self, tmp_path: Path, file: Path, model: GPT2) -> None:
-        content = file.read_bytes()
-        length = int.from_bytes(content[:8], "little")
-        odd = (length + 1).to_bytes(8, "little") + content[8 : 8 + length] + b" " + content[8 + length :]
-        (tmp_path / "odd").write_bytes(odd)
-        params = checkpoints.read_safetensors(tmp_path / "odd", HPARAMS)
-        assert params.wte.flags.aligned
-        np.testing.assert_array_equal(params.wte, model.params.wte)
-
-    @pytest.mark.parametrize("keep", [0, 1, 7, 8, 100, 0.5, -1])
-    def test_a_file_that_is_cut_short_is_refused(self, file: Path, keep: float) -> None:
-        content = file.read_bytes()
-        file.write_bytes(content[: int(keep * len(content)) if 0 < keep < 1 else int(keep)])
-        with pytest.raises(ValueError, match=r"model\.safetensors is (empty|not a safetensors file)"):
-            checkpoints.read_safetensors(file, HPARAMS)
-
-    @pytest.mark.parametrize(
-        "header",
-        [
-            b"nonsense",
-            b"[]",
-            b"[" * 100_000,
-            b'{"__metadata__": []}',
-            b'{"a": 1}',
-            b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
-            b'{"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
-            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]}}',
-            b'{"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
-            b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}',
-        ],
-        ids=lambda header: header[:60].decode(),
-    )
-    def test_a_header_of_nonsense_is_refused(self, tmp_path: Path, header: bytes) -> None:
-        file = tmp_path / "model.safetensors"
-        file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
-        with pytest.raises(ValueError, match=r"is not a safetensors file, or is damaged|wte\.weight is missing"):
-            checkpoints.read_safetensors(file, HPARAMS)
-        file.write_bytes(b"\xff" * 100)
-        with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
-            checkpoints.read_safetensors(file, HPARAMS)
+        save({**state_dict(model, prefix), **masks})
+        assert_same_parameters(model, GPT2(HPARAMS, read(file), None, ""))
 
     @pytest.mark.parametrize(
         ("change", "named"),
         [
-            ({"n_layer": 3}, r"h\.2\.ln_1\.weight is missing"),
-            ({"n_layer": 1}, r"h\.1\..* is of a block beyond the 1"),
+            ({"n_layer": 3}, "holds 2 blocks, but the hyper-parameters say 3"),
+            ({"n_layer": 1}, "holds 2 blocks, but the hyper-parameters say 1"),
+            ({"n_layer": 10**15}, "holds 2 blocks, but the hyper-parameters say 1000000000000000"),
             ({"n_ctx": 9}, r"wpe\.weight has the shape \[7, 12\], but the hyper-parameters ask for \[9, 12\]"),
         ],
         ids=str,
     )
-    def test_arrays_that_do_not_fit_the_hyper_parameters(self, file: Path, change: dict[str, int], named: str) -> None:
-        with pytest.raises(ValueError, match=named):
-            checkpoints.read_safetensors(file, HPARAMS._replace(**change))
+    def test_arrays_that_do_not_fit_the_hyper_parameters(
+        self, file: Path, model: GPT2, change: dict[str, int], named: str, save: Callable[[dict[str, Array]], None]
+    ) -> None:
+        save(state_dict(model))
+        with pytest.raises(ValueError, match=rf"model\.safetensors.*{named}"):
+            read(file, HPARAMS._replace(**change))
 
-    def test_whole_numbers_are_no_parameters(self, tmp_path: Path, model: GPT2) -> None:
-        from safetensors.numpy import save_file
+    def test_an_array_is_missing(self, file: Path, model: GPT2, save: Callable[[dict[str, Array]], None]) -> None:
+        arrays = state_dict(model)
+        del arrays["transformer.h.1.mlp.c_fc.bias"]
+        save(arrays)
+        with pytest.raises(ValueError, match=r"the array transformer\.h\.1\.mlp\.c_fc\.bias is missing"):
+            read(file)
 
-        state = {f"transformer.{checkpoints.hugging_face_name(n)}": a for n, a in named_arrays(model.params)}
-        save_file({**state, "transformer.wpe.weight": np.ones((7, 12), np.int32)}, tmp_path / "model.safetensors")
-        with pytest.raises(ValueError, match=r"wpe\.weight has the type I32, not a float type"):
-            checkpoints.read_safetensors(tmp_path / "model.safetensors", HPARAMS)
+    def test_whole_numbers_are_no_parameters(
+        self, file: Path, model: GPT2, save: Callable[[dict[str, Array]], None]
+    ) -> None:
+        save({**state_dict(model), "transformer.wpe.weight": np.ones((7, 12), np.int32)})
+        with pytest.raises(ValueError, match=r"the array transformer\.wpe\.weight: it has the type I32, not a float"):
+            read(file)
 
-    @pytest.mark.parametrize("same", [True, False])
-    def test_an_output_head_of_its_own_is_refused(self, tmp_path: Path, model: GPT2, same: bool) -> None:
-        from safetensors.numpy import save_file
+    def test_an_output_head_of_its_own_is_refused(
+        self, file: Path, model: GPT2, save: Callable[[dict[str, Array]], None]
+    ) -> None:
+        save({**state_dict(model), "lm_head.weight": model.params.wte.copy()})
+        assert_same_parameters(model, GPT2(HPARAMS, read(file), None, ""))
+        for other in (model.params.wte + 1, model.params.wte[:-1]):
+            save({**state_dict(model), "lm_head.weight": other})
+            with pytest.raises(ValueError, match=r"lm_head\.weight differs from wte, but GPT-2's output head is"):
+                read(file)
 
-        state = {f"transformer.{checkpoints.hugging_face_name(n)}": a for n, a in named_arrays(model.params)}
-        file = tmp_path / "model.safetensors"
-        save_file({**state, "lm_head.weight": model.params.wte + (0 if same else 1)}, file)
-        if same:
-            np.testing.assert_array_equal(checkpoints.read_safetensors(file, HPARAMS).wte, model.params.wte)
-        else:
-            with pytest.raises(ValueError, match=r"lm_head\.weight differs from wte"):
-                checkpoints.read_safetensors(file, HPARAMS)
+    @pytest.mark.parametrize(
+        "name",
+        ["score.weight", "transformer.h.0.crossattention.c_attn.weight", "transformer.h.0.attn.c_attn.lora_A", "x"],
+    )
+    def test_arrays_of_another_kind_of_model_are_refused_by_name(
+        self, file: Path, model: GPT2, name: str, save: Callable[[dict[str, Array]], None]
+    ) -> None:
+        save({**state_dict(model), name: np.ones(3, np.float32)})
+        with pytest.raises(ValueError, match=f"the array {name} is no part of GPT-2"):
+            read(file)
+
+
+class TestHuggingFace:
+    """Folders by transformers' own `save_pretrained`, and ours opened by its `from_pretrained`."""
+
+    @pytest.mark.parametrize("hparams", [*SHAPES, HPARAMS], ids=str)
+    @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
+    def test_there_and_back(self, tmp_path: Path, hparams: HParams, dtype: str, tolerance: float) -> None:
+        torch = pytest.importorskip("torch")
+        transformers = pytest.importorskip("transformers")
+        ids = random_ids(hparams, 2, hparams.n_ctx)
+
+        theirs = in_pytorch(random_model(hparams, dtype))
+        theirs.save_pretrained(tmp_path / "theirs")
+        ours = numpy_gpt2.load(tmp_path / "theirs", dtype=dtype)
+        assert ours.hparams == hparams
+        with torch.no_grad():
+            expected = theirs(torch.tensor(ids)).logits.numpy()
+        np.testing.assert_allclose(ours.logits(ids), expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+        numpy_gpt2.save(ours, tmp_path / "ours")
+        again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()
+        assert str(again.dtype) == f"torch.{dtype}"
+        with torch.no_grad():
+            actual = again(torch.tensor(ids)).logits.numpy()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+        assert_same_parameters(numpy_gpt2.load(tmp_path / "ours", dtype=dtype), ours)
+
+    @pytest.mark.parametrize("kind", ["GPT2Model", "GPT2DoubleHeadsModel"])
+    def test_the_other_models_of_the_family(self, tmp_path: Path, model: GPT2, kind: str) -> None:
+        theirs = getattr(pytest.importorskip("transformers"), kind)(hugging_face_config(HPARAMS))
+        theirs.base_model.load_state_dict(in_pytorch(model).transformer.state_dict())
+        theirs.save_pretrained(tmp_path)
+        assert_same_parameters(numpy_gpt2.load(tmp_path), model)
+
+    def test_several_files(self, tmp_path: Path, model: GPT2) -> None:
+        in_pytorch(model).save_pretrained(tmp_path, max_shard_size="50KB")
+        assert len([*tmp_path.glob("model-*.safetensors")]) > 1
+        assert_same_parameters(numpy_gpt2.load(tmp_path), model)
+
+    @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+    def test_half_precision_is_read_as_float32(self, tmp_path: Path, model: GPT2, stored: str) -> None:
+        torch = pytest.importorskip("torch")
+        theirs = in_pytorch(model).to(getattr(torch, stored))
+        theirs.save_pretrained(tmp_path)
+        ours = numpy_gpt2.load(tmp_path)
+        assert ours.params.wte.dtype == np.float32
+        np.testing.assert_array_equal(ours.params.wte, theirs.transformer.wte.weight.detach().float().numpy())
+
+    def test_a_folder_without_vocabulary_knows_ids_only(self, tmp_path: Path, model: GPT2) -> None:
+        in_pytorch(model).save_pretrained(tmp_path)
+        loaded = numpy_gpt2.load(tmp_path)
+        assert loaded.tokenizer is None
+        assert loaded.logits([1, 2]).shape == (2, 4096)
+        with pytest.raises(ValueError, match="came without a vocabulary"):
+            loaded.generate("Once")
+
+    def test_a_classifier_is_refused(self, tmp_path: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        transformers.GPT2ForSequenceClassification(hugging_face_config(HPARAMS)).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="the architecture is .*GPT2ForSequenceClassification"):
+            numpy_gpt2.load(tmp_path)
+
+    def test_a_pickle_is_refused_with_the_reason(self, tmp_path: Path, model: GPT2) -> None:
+        theirs = in_pytorch(model)
+        theirs.save_pretrained(tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+        pytest.importorskip("torch").save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+        with pytest.raises(ValueError, match=r"pytorch_model\.bin is a Python pickle, which can run any program"):
+            numpy_gpt2.load(tmp_path)
+
+
+class TestSave:
+    def test_text_and_all(self, tmp_path: Path, tiny: GPT2) -> None:
+        """A saved model continues a text as `transformers` does with the folder."""
+        torch = pytest.importorskip("torch")
+        transformers = pytest.importorskip("transformers")
+        numpy_gpt2.save(tiny, tmp_path / "deep" / "folder")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "deep" / "folder")
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "deep" / "folder").eval()
+        ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
+        with torch.no_grad():
+            text = tokenizer.decode(theirs.generate(ids, max_new_tokens=20, do_sample=False)[0][ids.shape[1] :])
+        again = numpy_gpt2.load(tmp_path / "deep" / "folder")
+        assert again.generate("Once upon a time", 20, temperature=0) == text
+
+    def test_a_model_that_was_saved_before_is_replaced(self, tmp_path: Path, tiny: GPT2, model: GPT2) -> None:
+        numpy_gpt2.save(tiny, tmp_path)
+        numpy_gpt2.save(model, tmp_path)
+        loaded = numpy_gpt2.load(tmp_path)
+        assert_same_parameters(loaded, model)
+        assert loaded.tokenizer is None
+        assert {file.name for file in tmp_path.iterdir()} == {".lock", "config.json", "model.safetensors"}
+
+    def test_also_by_itself(self, tmp_path: Path, model: GPT2) -> None:
+        """Whose arrays are views of the very file that is replaced."""
+        numpy_gpt2.save(model, tmp_path)
+        loaded = numpy_gpt2.load(tmp_path)
+        loaded.params.wte[0] = 7
+        numpy_gpt2.save(loaded, tmp_path)
+        assert_same_parameters(numpy_gpt2.load(tmp_path), loaded)
+
+    @pytest.mark.parametrize("file", ["hparams.json", "checkpoint", "config.json", "model.safetensors"])
+    def test_another_model_is_never_overwritten(self, tmp_path: Path, model: GPT2, file: str) -> None:
+        (tmp_path / file).write_text("mine")
+        with pytest.raises(ValueError, match=rf"holds another model \({file}\): save to a folder of its own"):
+            numpy_gpt2.save(model, tmp_path)
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(file, "mine")]
+
+    def test_nor_what_transformers_made_of_ours(self, tmp_path: Path, model: GPT2) -> None:
+        transformers = pytest.importorskip("transformers")
+        numpy_gpt2.save(model, tmp_path)
+        transformers.GPT2LMHeadModel.from_pretrained(tmp_path).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="holds another model"):
+            numpy_gpt2.save(model, tmp_path)
+
+    def test_a_disk_that_fills_up_keeps_what_was_there(
+        self, tmp_path: Path, tiny: GPT2, model: GPT2, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        numpy_gpt2.save(tiny, tmp_path)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            numpy_gpt2.save(model, tmp_path)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize("step", range(1, 8))
+    def test_interrupted_anywhere_it_is_the_old_model_or_the_new_or_none(
+        self, tmp_path: Path, tiny: GPT2, model: GPT2, step: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Never the parameters of one with the description of the other."""
+        numpy_gpt2.save(tiny, tmp_path)
+        calls = []
+
+        def interrupt(original: Callable[..., Any]) -> Callable[..., Any]:
+            def either(*args: Any, **kwargs: Any) -> Any:
+                calls.append(args)
+                if len(calls) == step:
+                    raise KeyboardInterrupt
+                return original(*args, **kwargs)
+
+            return either
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", interrupt(Path.replace))
+            patch.setattr("os.fsync", interrupt(os.fsync))
+            with contextlib.suppress(KeyboardInterrupt):
+                numpy_gpt2.save(model, tmp_path)
+        if (tmp_path / "model.safetensors").exists():
+            loaded = numpy_gpt2.load(tmp_path)
+            expected = tiny if loaded.hparams == tiny.hparams else model
+            assert_same_parameters(loaded, expected)
+            assert (loaded.tokenizer is None) == (expected.tokenizer is None)
+        numpy_gpt2.save(model, tmp_path)
+        assert_same_parameters(numpy_gpt2.load(tmp_path), model)
+
+    def test_a_place_that_cannot_be_written(self, tmp_path: Path, model: GPT2) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match="file"):
+            numpy_gpt2.save(model, tmp_path / "file")

@@ -1,0 +1,170 @@
+"""A web server on this machine that behaves like a file store, well and badly."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+
+class Request(NamedTuple):
+    """One request, as the server saw it."""
+
+    method: str
+    path: str
+    range: str | None  # the header
+    status: int  # what it was answered
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one GET of a file; the next one is answered well, unless there is another fault for it."""
+
+    status: int = 200  # answer this and nothing else
+    cut: int | None = None  # end the connection after so many bytes
+    stall: int | None = None  # send so many bytes, and then nothing any more
+    flip: int | None = None  # change the byte at this place
+    claim: int = 0  # add this to the true Content-Length
+    offset: int = 0  # shift where the range begins
+    change: bytes | None = None  # from now on, the file has this content
+
+
+@dataclass
+class Store:
+    """The files of a server, and how it behaves."""
+
+    files: dict[str, bytes] = field(default_factory=dict)  # by path
+    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))  # by path, the first first
+    etags: bool = True
+    md5: bool = True
+    ranges: bool = True
+    refuse_head: int | None = None  # the status with which HEAD is answered
+    lengths: bool = True  # whether the length of a file is sent before it
+    gzip: bool = False  # whether it says that what it sends is compressed
+    redirect: bool = False  # whether it sends clients elsewhere, as the hub does, with a hash of the file
+    headers: dict[str, str] = field(default_factory=dict)  # more of them
+    requests: list[Request] = field(default_factory=list)
+    sent: Callable[[str, int], object] = lambda path, n: None  # called with a path and how much of it has been sent
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def of(self, path: str, method: str = "GET") -> list[Request]:
+        """The requests for one path."""
+        return [request for request in self.requests if (request.method, request.path) == (method, path)]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    store: Store
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        if self.store.refuse_head:
+            self.answer(self.store.refuse_head, {"Content-Length": "0"})
+        elif not self.redirected():
+            content = self.store.files.get(self.file())
+            if content is None:
+                self.answer(404, {"Content-Length": "0"})
+            else:
+                self.answer(200, self.describe(content))
+
+    def do_GET(self) -> None:
+        store, path = self.store, self.file()
+        if self.redirected():
+            return
+        content = store.files.get(path)
+        fault = store.faults[path].pop(0) if store.faults.get(path) else Fault()
+        if content is None or fault.status != 200:
+            self.answer(404 if content is None else fault.status, {"Content-Length": "0"})
+            return
+        if fault.change is not None:
+            content = store.files[path] = fault.change
+        start = self.asked_from(content)
+        headers = self.describe(content)
+        if start is not None and start >= len(content):
+            self.answer(416, {"Content-Length": "0", "Content-Range": f"bytes */{len(content)}"})
+            return
+        if start is not None:
+            start += fault.offset
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers.pop("Content-MD5", None)
+        body = bytearray(content[start or 0 :])
+        if fault.flip is not None:
+            body[fault.flip] ^= 0x55
+        if store.lengths:
+            headers["Content-Length"] = str(len(body) + fault.claim)
+            body = body[: len(body) + fault.claim]
+        self.answer(200 if start is None else 206, headers)
+        self.send(path, bytes(body), fault)
+
+    def send(self, path: str, body: bytes, fault: Fault) -> None:
+        stop = fault.cut if fault.cut is not None else fault.stall
+        with contextlib.suppress(OSError):  # the client has gone
+            for i in range(0, len(body[:stop]), 1000):
+                self.wfile.write(body[:stop][i : i + 1000])
+                self.store.sent(path, i + 1000)
+        if stop is not None or fault.claim or not self.store.lengths:
+            self.close_connection = True
+        if fault.stall is not None:
+            self.store.closing.wait()
+
+    def file(self) -> str:
+        return self.path.removeprefix("/elsewhere")
+
+    def redirected(self) -> bool:
+        content = self.store.files.get(self.path)
+        if not self.store.redirect or content is None or self.path.startswith("/elsewhere"):
+            return False
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.answer(302, {"Location": f"/elsewhere{self.path}", "X-Linked-ETag": f'"{sha256}"', "Content-Length": "0"})
+        return True
+
+    def describe(self, content: bytes) -> dict[str, str]:
+        headers = dict(self.store.headers)
+        if self.store.lengths:
+            headers["Content-Length"] = str(len(content))
+        if self.store.etags:
+            headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+        if self.store.md5:
+            headers["Content-MD5"] = base64.b64encode(hashlib.md5(content).digest()).decode()
+        return headers
+
+    def asked_from(self, content: bytes) -> int | None:
+        """Where the answer begins; None for the whole file."""
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same = self.headers.get("If-Range", self.describe(content).get("ETag")) == self.describe(content).get("ETag")
+        return int(asked[1]) if asked and same and self.store.ranges else None
+
+    def answer(self, status: int, headers: dict[str, str]) -> None:
+        self.store.requests.append(Request(self.command, self.path, self.headers.get("Range"), status))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+
+@contextlib.contextmanager
+def serving(store: Store) -> Iterator[str]:
+    """Serves a store, and gives its address."""
+    handler = type("StoreHandler", (Handler,), {"store": store})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        store.closing.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
