@@ -175,13 +175,13 @@ def fetch_missing(name: str, folder: Path, base_url: str | None, verify: bool, f
         remote = fetcher.ask(url)
         part = part_file(url, folder / file, remote)
         room += (remote.size or 0) - (part.stat().st_size if part.exists() else 0)
-    log.warning("fetching %s of %s from %s to %s", in_bytes(room), name, urls[files[0]].rpartition("/")[0], folder)
     free = shutil.disk_usage(folder).free
     if room > free:
         raise OSError(
             f"{folder} has room for {in_bytes(free)}, but {in_bytes(room)} of {name} are to come: make room, or choose "
             "another folder with --models-dir"
         )
+    log.warning("fetching %s of %s from %s to %s", in_bytes(room), name, urls[files[0]].rpartition("/")[0], folder)
     for file, url in urls.items():
         fetcher.fetch(url, folder / file, expected_size(folder / file), partial(check, name=file, verify=verify))
 
@@ -213,10 +213,12 @@ def is_whole(file: Path, verify: bool) -> bool:
 
 def expected_size(file: Path) -> int | None:
     """The length that a file must have, in bytes, if that is known from those beside it."""
-    hparams_file = file.with_name("hparams.json")
-    if file.name != OPENAI_DATA or not hparams_file.exists():
+    if file.name != OPENAI_DATA:
         return None
-    return 4 * number_of_params(read_hparams_file(hparams_file))
+    try:
+        return 4 * number_of_params(read_hparams_file(file.with_name("hparams.json")))
+    except (ValueError, FileNotFoundError):
+        return None
 
 
 def check(file: Path, name: str, verify: bool) -> None:
