@@ -497,7 +497,7 @@ class TestTensors:
         self, file: Path, model: GPT2, prefix: str, save: Callable[[dict[str, Array]], None]
     ) -> None:
         """Older files have the causal masks among the arrays."""
-        masks = {
+        masks: dict[str, Array] = {
             f"{prefix}h.0.attn.bias": np.tril(np.ones((1, 1, 7, 7), np.uint8)),
             f"{prefix}h.1.attn.masked_bias": np.array(-1e4, np.float32),
         }

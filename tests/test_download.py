@@ -388,7 +388,7 @@ class TestInterruption:
     def stop_at(self, store: Store, sig: signal.Signals, total: int, *args: str) -> subprocess.CompletedProcess[str]:
         """Runs the command, and sends it a signal when the server has sent so many bytes in all."""
         started = threading.Event()
-        processes = []
+        processes: list[subprocess.Popen[str]] = []
         sent: dict[str, int] = {}
 
         def count(path: str, n: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from numpy_gpt2.files import read_json, read_text, write_atomically
+from numpy_gpt2.files import digest, locked, read_json, read_object, read_text, write_atomically, write_json
 
 
 def test_text_is_read_as_utf_8(tmp_path: Path) -> None:
@@ -44,14 +47,88 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [file]
 
 
-def test_it_is_as_private_as_the_umask_says_even_if_its_writer_is_stricter(tmp_path: Path) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text("text")
-        temporary.chmod(0o600)
-
+def test_it_is_as_private_as_the_umask_says(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
-        write_atomically(tmp_path / "file", write)
+        write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("text"))
     finally:
         os.umask(old)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_process_has_left_is_used_up(tmp_path: Path) -> None:
+    (tmp_path / ".file.part").write_text("a longer text from before")
+    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("after"))
+    assert (tmp_path / "file").read_text() == "after"
+    assert [*tmp_path.iterdir()] == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "null", '"text"'])
+def test_json_that_is_no_object(tmp_path: Path, content: str) -> None:
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(ValueError, match="file must be a JSON object, of names and values"):
+        read_object(tmp_path / "file")
+
+
+def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "file", {"é": ["漢", 1, None]})
+    assert read_object(tmp_path / "file") == {"é": ["漢", 1, None]}
+    assert (tmp_path / "file").read_bytes() == '{"é": ["漢", 1, null]}\n'.encode()
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**20, 2**20 + 1])
+def test_hashes(tmp_path: Path, length: int) -> None:
+    (tmp_path / "file").write_bytes(b"x" * length)
+    assert digest(tmp_path / "file", "sha256") == hashlib.sha256(b"x" * length).hexdigest()
+    assert digest(tmp_path / "file", "md5") == hashlib.md5(b"x" * length).hexdigest()
+
+
+class TestLock:
+    HOLD = """
+import sys
+from pathlib import Path
+from numpy_gpt2.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+    def hold(self, folder: Path) -> subprocess.Popen[str]:
+        """Another process that has locked a folder, and keeps it so until its standard input ends."""
+        args = [sys.executable, "-c", self.HOLD, str(folder)]
+        process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        assert process.stdout.readline() == "locked\n"
+        return process
+
+    @pytest.mark.parametrize("end", ["finish", "kill"])
+    def test_it_waits_for_the_other_process_and_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+    ) -> None:
+        said = []
+        with self.hold(tmp_path) as process:
+
+            def warn(message: str, *args: object) -> None:
+                said.append(message % args)
+                assert process.poll() is None
+                if end == "kill":
+                    process.kill()
+                elif process.stdin:
+                    process.stdin.close()
+
+            monkeypatch.setattr("numpy_gpt2.files.log.warning", warn)
+            with locked(tmp_path):
+                pass
+        assert said == [f"another process is writing to {tmp_path}: waiting until it is done"]
+
+    def test_another_folder_is_another_matter(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "other").mkdir()
+        with locked(tmp_path), locked(tmp_path / "other"):
+            pass
+        with locked(tmp_path):
+            pass
+        assert not caplog.messages
+
+    def test_a_folder_that_is_none(self, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match="nowhere"), locked(tmp_path / "nowhere"):
+            pass

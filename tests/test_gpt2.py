@@ -100,29 +100,45 @@ class TestNames:
         with pytest.raises(ValueError, match="there is no model .*tiny, 124M, 355M.*gpt2-xl"):
             numpy_gpt2.load(name)
 
-    def test_a_model_that_is_not_on_disk(self, models_dir: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"gpt2 is not in .*124M, .*`python -m numpy_gpt2.download 124M`"):
-            numpy_gpt2.load("gpt2")
-        with pytest.raises(FileNotFoundError, match="download 124M --models-dir elsewhere`"):
-            numpy_gpt2.load("gpt2", models_dir="elsewhere")
-        with pytest.raises(FileNotFoundError, match=r"gpt2-xl is not in .*1558M, .* put its files there"):
-            numpy_gpt2.load("gpt2-xl")
+    @pytest.fixture
+    def downloaded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The names of the models that were downloaded, which are all tiny in truth."""
+        names = []
+
+        def download(name: str, models_dir: str | None = None) -> None:
+            names.append(name)
+            shutil.copytree(TINY, model_folder(name, models_dir), dirs_exist_ok=True)
+
+        monkeypatch.setattr("numpy_gpt2.gpt2.download", download)
+        return names
+
+    def test_a_model_that_is_not_on_disk_is_downloaded(self, downloaded: list[str], tmp_path: Path) -> None:
+        assert numpy_gpt2.load("gpt2").hparams.n_vocab == 4096
+        assert numpy_gpt2.load("124M").hparams.n_vocab == 4096
+        assert numpy_gpt2.load("124M", tmp_path / "elsewhere").hparams.n_vocab == 4096
+        assert downloaded == ["124M", "124M"]
 
     @pytest.mark.parametrize("file", ["hparams.json", "vocab.bpe", "model.safetensors"])
-    def test_a_model_that_is_only_partly_on_disk(self, models_dir: Path, file: str) -> None:
+    def test_so_is_one_that_is_only_partly_there(self, models_dir: Path, downloaded: list[str], file: str) -> None:
         shutil.copytree(TINY, models_dir / "124M")
+        (models_dir / "124M" / "config.json").unlink()
         assert is_on_disk("124M")
         (models_dir / "124M" / file).unlink()
         assert not is_on_disk("124M")
-        with pytest.raises(FileNotFoundError, match="or not all of it: `python -m numpy_gpt2.download 124M`"):
-            numpy_gpt2.load("124M")
+        numpy_gpt2.load("124M")
+        assert downloaded == ["124M"]
+
+    def test_a_folder_is_never_downloaded(self, downloaded: list[str]) -> None:
+        with pytest.raises(FileNotFoundError, match="there is no folder 124M"):
+            numpy_gpt2.load("./124M")
+        assert downloaded == []
 
     def test_a_home_that_does_not_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(FileNotFoundError, match="there is no folder ~nobody-of-this-name/model"):
             numpy_gpt2.load("~nobody-of-this-name/model")
         monkeypatch.setenv("NUMPY_GPT2_MODELS", "~nobody-of-this-name")
-        with pytest.raises(FileNotFoundError, match="is not in ~nobody-of-this-name/124M"):
-            numpy_gpt2.load("124M")
+        assert model_folder("124M") == Path("~nobody-of-this-name/124M")
+        assert not is_on_disk("124M")
 
     def test_the_users_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -139,7 +155,7 @@ class TestNames:
         shutil.copytree(TINY, folder)
         for file in ("encoder.json", "vocab.bpe"):
             shutil.copy(TINY.parent / "gpt2" / file, folder / file)
-        with pytest.raises(ValueError, match="the vocabulary has 50257 tokens, but hparams.json says 4096"):
+        with pytest.raises(ValueError, match="the vocabulary has 50257 tokens, but the hyper-parameters say 4096"):
             numpy_gpt2.load(folder)
 
 

@@ -8,14 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from server import Store, serving
 
 import numpy_gpt2
 from numpy_gpt2.download import model_folder
 from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.params import HParams
 
 TINY = model_folder("tiny")
 NOTICE = "numpy_gpt2: this is tiny, a small model that knows only fairy tales"
@@ -139,8 +142,6 @@ class TestBadInput:
             (["a", "--model", "125M"], ["there is no model '125M'", "tiny, 124M"]),
             (["a", "--model", ""], ["there is no model ''"]),
             (["a", "--model", "./nowhere"], ["there is no folder nowhere"]),
-            (["a", "--model", "1558M"], ["1558M is not in", "models"]),
-            (["a", "--model", "gpt2"], ["gpt2 is not in", "python -m numpy_gpt2.download 124M"]),
             (["a", "--model", "/dev/null/"], ["there is no folder /dev/null"]),
             (["a", "--temperature", "-1"], ["temperature must be 0", "not -1.0"]),
             (["a", "--temperature", "nan"], ["temperature must be 0", "not nan"]),
@@ -178,7 +179,7 @@ class TestBadInput:
         [
             ("hparams.json", "{", ["hparams.json is not JSON"]),
             ("hparams.json", json.dumps({"n_vocab": -1}), ["hparams.json does not say n_ctx"]),
-            ("hparams.json", None, ["hparams.json is missing"]),
+            ("config.json", "{", ["config.json is not JSON"]),
             ("encoder.json", "{}", ["encoder.json"]),
             ("encoder.json", None, ["encoder.json is missing"]),
             ("vocab.bpe", None, ["vocab.bpe is missing"]),
@@ -205,6 +206,43 @@ class TestBadInput:
         args = [sys.executable, "-c", code, "a", "--model", str(folder)]
         result = subprocess.run(args, capture_output=True, text=True, check=False)
         assert_one_sentence(result, 'pip install "numpy_gpt2[weights]"')
+
+
+class TestDownload:
+    """A model that is named, and is not on disk."""
+
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+        """A server that has tiny, under the name of another model."""
+        files = {"config.json": "config.json", "vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
+        store = Store(files={f"/distilgpt2/{name}": (TINY / file).read_bytes() for name, file in files.items()})
+        store.files["/distilgpt2/model.safetensors"] = (TINY / "model.safetensors").read_bytes()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with serving(store) as url:
+            monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
+            yield store
+
+    def test_it_is_fetched_after_a_line_that_says_how_large_it_is(self, store: Store, models_dir: Path) -> None:
+        for ours, theirs in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
+            store.files[f"/distilgpt2/{theirs}"] = (TINY.parent / "gpt2" / ours).read_bytes()
+        numpy_gpt2.save(numpy_gpt2.init(HParams(50257, 8, 4, 2, 1)), models_dir / "model")
+        for file in ("config.json", "model.safetensors"):
+            store.files[f"/distilgpt2/{file}"] = (models_dir / "model" / file).read_bytes()
+        result = run("a", "--model", "distilgpt2", "--greedy", "--max-new-tokens", "3")
+        assert result.returncode == 0, result.stderr
+        assert "fetching 2.31MB of distilgpt2 from" in result.stderr.splitlines()[0]
+        again = run("a", "--model", "distilgpt2", "--greedy", "--max-new-tokens", "3")
+        assert (again.returncode, again.stdout, again.stderr) == (0, result.stdout, "")
+
+    def test_what_cannot_be_fetched_is_said_in_a_sentence(self, store: Store) -> None:
+        store.files.clear()
+        assert_one_sentence(run("a", "--model", "distilgpt2"), "/distilgpt2/config.json", "404")
+
+    def test_another_vocabulary_is_not_taken_for_the_models(self, store: Store) -> None:
+        result = run("a", "--model", "distilgpt2")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "fetching 11.8MB of distilgpt2 from" in result.stderr.splitlines()[0]
+        assert "vocab.json is not what it should be" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and pipes are POSIX's")

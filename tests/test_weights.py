@@ -1,17 +1,14 @@
-"""The real 124M model against its published continuations. They need its weights, and so are skipped without them."""
+"""The real models against what is published of them. They need the weights, and so are skipped without them."""
 
 from __future__ import annotations
 
 import pytest
 
 import numpy_gpt2
-from numpy_gpt2.download import is_on_disk
+from numpy_gpt2.download import PARAMETERS, is_on_disk
 from numpy_gpt2.params import count_params
 
-pytestmark = [
-    pytest.mark.weights,
-    pytest.mark.skipif(not is_on_disk("124M"), reason="124M is not on disk (python -m numpy_gpt2.download 124M)"),
-]
+pytestmark = pytest.mark.weights
 
 # prompt, number of tokens, and what was published of the continuation
 CONTINUATIONS = [
@@ -27,10 +24,20 @@ CONTINUATIONS = [
 ]
 
 
+def needs(name: str) -> pytest.MarkDecorator:
+    reason = f"{name} is not on disk (python -m numpy_gpt2.download {name})"
+    return pytest.mark.skipif(not is_on_disk(name), reason=reason)
+
+
+@needs("124M")
 @pytest.mark.parametrize(("prompt", "n_tokens", "published"), CONTINUATIONS, ids=["Alan Turing", "The dog"])
 def test_greedy_continuations_are_the_published_ones(prompt: str, n_tokens: int, published: str) -> None:
     assert numpy_gpt2.load("124M").generate(prompt, n_tokens, temperature=0).startswith(published)
 
 
-def test_the_number_of_parameters() -> None:
-    assert count_params(numpy_gpt2.load("124M").params) == 124_439_808
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in PARAMETERS])
+def test_the_number_of_parameters(name: str) -> None:
+    model = numpy_gpt2.load(name)
+    assert count_params(model.params) == PARAMETERS[name]
+    assert model.tokenizer
+    assert model.tokenizer.encoder == numpy_gpt2.Tokenizer.gpt2().encoder
