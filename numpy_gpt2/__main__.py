@@ -51,7 +51,7 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="tiny, 124M, 355M, 774M, 1558M, distilgpt2, or a folder; what is not on disk is downloaded first (default: "
+        help="tiny, 124M, 355M, 774M, 1558M, distilgpt2, or a folder; what is not there is downloaded first (default: "
         "124M if it is on disk, otherwise tiny, a small model that comes with the package)",
     )
     parser.add_argument(
