@@ -28,6 +28,7 @@ from .tokenizer import Tokenizer
 from .vocabulary import find_vocabulary
 
 log = logging.getLogger(__name__)
+
 # Arrays that are no parameters of the language model: causal masks, and the second head of GPT2DoubleHeadsModel.
 NO_PARAMETERS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|multiple_choice_head\..*")
 
@@ -92,7 +93,7 @@ def load_params(
 def current_tensors(folder: Path) -> dict[str, Tensor]:
     """The arrays in the folder's `model.safetensors`.
 
-    None if there is no such file, or if it was converted from another checkpoint than the one that is there now.
+    There are none if there is no such file, or if it was converted from another checkpoint than is there now.
 
     Raises:
         ValueError: the file is damaged.
@@ -248,6 +249,7 @@ def convert(folder: Path, checkpoint: Path, hparams: HParams, tokenizer: Tokeniz
         if current_tensors(folder):  # another process was faster
             return
         reader = open_checkpoint(checkpoint, hparams)
+        log.info("converting %s to model.safetensors, which is done once", checkpoint)
         size = 4 * number_of_params(hparams)
         with tqdm(desc="converting", total=size, unit="B", unit_scale=True, disable=None) as progress:  # on terminals
 

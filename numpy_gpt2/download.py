@@ -53,9 +53,8 @@ OPENAI_FILES = (
 HUB = "https://huggingface.co/distilbert/distilgpt2/resolve/main"
 HUB_FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
 
-# OpenAI's two files of GPT-2's vocabulary. The hub's have other names and should say the same, byte for byte or not.
 GPT2_VOCABULARY = Path(__file__).parent / "data" / "gpt2"
-SHA256 = {
+SHA256 = {  # of OpenAI's two files
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
@@ -145,45 +144,51 @@ def download(
     if name not in PARAMETERS:
         raise ValueError(f"{name} cannot be downloaded, only {', '.join(PARAMETERS)}")
     folder = model_folder(name, models_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder):
-            fetch_missing(name, folder, base_url or os.environ.get("NUMPY_GPT2_BASE_URL"), verify, fetcher)
-    except KeyboardInterrupt:
-        log.warning("stopped; what has arrived of %s is kept, and the next download goes on from there", name)
-        raise
+    missing = missing_files(name, folder, verify)
+    if OPENAI_DATA in missing:
+        check_tensorflow(name)
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(folder):
+                fetch_missing(name, folder, base_url or os.environ.get("NUMPY_GPT2_BASE_URL"), verify, fetcher)
+        except KeyboardInterrupt:
+            log.warning("stopped; what has arrived of %s is kept, and the next download goes on from there", name)
+            raise
     return folder
 
 
 def fetch_missing(name: str, folder: Path, base_url: str | None, verify: bool, fetcher: Fetcher | None) -> None:
-    """Does the work of `download`, in a folder that is locked.
+    """Fetches what is missing of a model into its folder, which is locked, if there is room for it.
 
     Raises:
-        ImportError, OSError, ValueError: as `download`.
+        OSError, ValueError: as `download`.
     """
-    files = [file for file in files_of(name, folder) if not is_whole(folder / file, verify)]
-    if not files:
-        return
-    if OPENAI_DATA in files:
-        check_tensorflow(name)
     from .fetch import Fetcher, part_file
 
     fetcher = fetcher or Fetcher()
-    urls = {file: address(name, file, base_url) for file in files}
-    room = 0
+    urls = {file: address(name, file, base_url) for file in missing_files(name, folder, verify)}
+    if not urls:  # another process was faster
+        return
+    size = 0
     for file, url in urls.items():
         remote = fetcher.ask(url)
         part = part_file(url, folder / file, remote)
-        room += (remote.size or 0) - (part.stat().st_size if part.exists() else 0)
+        size += (remote.size or 0) - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(folder).free
-    if room > free:
+    if size > free:
         raise OSError(
-            f"{folder} has room for {in_bytes(free)}, but {in_bytes(room)} of {name} are to come: make room, or choose "
+            f"{folder} has room for {in_bytes(free)}, but {in_bytes(size)} of {name} are to come: make room, or choose "
             "another folder with --models-dir"
         )
-    log.warning("fetching %s of %s from %s to %s", in_bytes(room), name, urls[files[0]].rpartition("/")[0], folder)
+    log.warning("fetching %s of %s from %s to %s", in_bytes(size), name, url.rpartition("/")[0], folder)
     for file, url in urls.items():
         fetcher.fetch(url, folder / file, expected_size(folder / file), partial(check, name=file, verify=verify))
+
+
+def missing_files(name: str, folder: Path, verify: bool) -> list[str]:
+    """The files of a model that are still to be fetched."""
+    return [file for file in files_of(name, folder) if not is_whole(folder / file, verify)]
 
 
 def files_of(name: str, folder: Path) -> tuple[str, ...]:
@@ -238,20 +243,27 @@ def check(file: Path, name: str, verify: bool) -> None:
         elif name == "config.json":
             read_config(file)
         elif name == "model.safetensors":
-            read_tensors(file, open_file(file)[1], read_config(file.with_name("config.json")))
+            _, tensors = open_file(file)
+            if file.with_name("config.json").exists():
+                read_tensors(file, tensors, read_config(file.with_name("config.json")))
         elif name in ("encoder.json", "vocab.json"):
-            encoder = read_tokens(file)
-            if verify and encoder != read_tokens(GPT2_VOCABULARY / "encoder.json"):
-                raise ValueError("its tokens are not GPT-2's; --no-verify accepts others")
+            read_tokens(file)
         elif name in ("vocab.bpe", "merges.txt"):
-            merges = read_merges(file)
-            if verify and merges != read_merges(GPT2_VOCABULARY / "vocab.bpe"):
-                raise ValueError("its merges are not GPT-2's; --no-verify accepts others")
-        if verify and name in SHA256 and digest(file, "sha256") != SHA256[name]:
-            raise ValueError("its SHA-256 is not that of OpenAI's file; --no-verify accepts others")
+            read_merges(file)
+        if verify and not is_gpt2s(file, name):
+            raise ValueError(f"{name} is not that of GPT-2 (--no-verify accepts others)")
     except ValueError as error:
         reason = str(error).replace(str(file), name).partition(": delete it")[0]
         raise ValueError(f"{reason}; has a login page or another model come in its place?") from error
+
+
+def is_gpt2s(file: Path, name: str) -> bool:
+    """Whether a file of a vocabulary is that of GPT-2: OpenAI's to the byte, the hub's in what it says."""
+    if name in SHA256:
+        return digest(file, "sha256") == SHA256[name]
+    if name == "vocab.json":
+        return read_tokens(file) == read_tokens(GPT2_VOCABULARY / "encoder.json")
+    return name != "merges.txt" or read_merges(file) == read_merges(GPT2_VOCABULARY / "vocab.bpe")
 
 
 # The command
@@ -262,7 +274,7 @@ def describe_models(models_dir: str | None) -> str:
     lines = []
     for name in NAMES:
         folder = model_folder(name, models_dir)
-        files = [file for file in folder.glob("*") if file.is_file()] + [*folder.glob(".*.part")]
+        files = [file for file in folder.glob("*") if file.is_file() and file.name != ".lock"]
         size = in_bytes(sum(file.stat().st_size for file in files))
         if is_on_disk(name, models_dir):
             lines.append(f"{name:<12}{size:>8}  {folder}")

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import requests
 from tqdm import tqdm
@@ -147,24 +147,21 @@ class Fetcher:
                 raise PassingError("the server cannot go on where it stopped")
             else:
                 check_status(url, response)
-                arrived, remote = 0, describe(response)  # as it is now, which may not be what it was a moment ago
+                asked, remote = remote, describe(response)  # as it is now, which may not be what it was a moment ago
+                if remote.etag == asked.etag and None not in (remote.size, asked.size) and remote.size != asked.size:
+                    raise PassingError(f"the server says that it has {asked.size:,} bytes, and then {remote.size:,}")
                 remove_parts(file)
-                part = part_file(url, file, remote)
+                arrived, part = 0, part_file(url, file, remote)
             with (
                 part.open("ab" if arrived else "wb") as out,
                 tqdm(desc=file.name, initial=arrived, total=remote.size, unit="B", unit_scale=True) as progress,
             ):
                 try:
                     for chunk in response.iter_content(CHUNK):
-                        out.write(chunk)
+                        write(out, chunk, file)
                         progress.update(len(chunk))
                 except requests.RequestException as error:
                     raise PassingError(in_words(error), arrived=out.tell()) from error
-                except OSError as error:
-                    raise OSError(
-                        f"{file} cannot be written ({error.strerror or error}); what has arrived is kept: "
-                        "make room, then try again"
-                    ) from error
         return remote, part
 
     @contextlib.contextmanager
@@ -185,6 +182,20 @@ class Fetcher:
             raise OSError(f"{url}: {error}") from error
         with response:
             yield response
+
+
+def write(out: IO[bytes], chunk: bytes, file: Path) -> None:
+    """Writes part of a file.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    try:
+        out.write(chunk)
+    except OSError as error:
+        raise OSError(
+            f"{file} cannot be written ({error.strerror or error}); what has arrived is kept: make room, then try again"
+        ) from error
 
 
 def in_words(error: requests.RequestException) -> str:
@@ -281,4 +292,4 @@ def verify(part: Path, remote: Remote) -> None:
     )
     if not right:
         part.unlink()
-        raise PassingError(f"what arrived is damaged: its length or its {' or '.join(remote.digests)} is wrong")
+        raise PassingError("what arrived is damaged: its length or its hash is not the one announced")

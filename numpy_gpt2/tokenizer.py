@@ -134,14 +134,14 @@ class Tokenizer:
             files = " and ".join(file.name for file in find_vocabulary(Path(folder)))
             raise ValueError(f"{files} in {folder} do not make a tokenizer: {error}") from None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Writes the vocabulary as Hugging Face's `vocab.json` and `merges.txt`, for their tokenizers and for `load`.
 
         Raises:
             OSError: a file cannot be written.
         """
         added = tuple(token for token in self.special if token != END_OF_TEXT)
-        write_vocabulary(folder, Vocabulary(self.encoder, [*self.ranks], added))
+        write_vocabulary(Path(folder), Vocabulary(self.encoder, [*self.ranks], added))
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """The token ids of a text.

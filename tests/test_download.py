@@ -128,8 +128,10 @@ class TestDownload:
     ) -> None:
         folder = download("124M", base_url=url, fetcher=fetcher)
         store.requests.clear()
+        (folder / ".lock").unlink()
         download("124M", base_url=url, fetcher=fetcher)
         assert store.requests == []
+        assert not (folder / ".lock").exists()  # it may be a folder for all that not everyone may write to
         (folder / "vocab.bpe").unlink()
         assert not is_on_disk("124M")
         download("124M", base_url=url, fetcher=fetcher)
@@ -146,6 +148,15 @@ class TestDownload:
         download("124M", base_url=url, fetcher=fetcher)
         assert {request.path for request in store.requests} == {f"/124M/{file}"}
         assert_arrived(store, "124M", folder)
+
+    def test_a_description_that_is_missing_does_not_spoil_the_parameters(
+        self, store: Store, url: str, fetcher: Fetcher
+    ) -> None:
+        folder = download("distilgpt2", base_url=url, fetcher=fetcher)
+        (folder / "config.json").unlink()
+        store.requests.clear()
+        download("distilgpt2", base_url=url, fetcher=fetcher)
+        assert {request.path for request in store.requests} == {"/distilgpt2/config.json"}
 
     def test_a_converted_model_needs_no_checkpoint_any_more(self, store: Store, url: str, fetcher: Fetcher) -> None:
         folder = download("124M", base_url=url, fetcher=fetcher)
@@ -194,7 +205,7 @@ class TestDownload:
 
     def test_openais_vocabulary_must_be_the_same_to_the_byte(self, store: Store, url: str, fetcher: Fetcher) -> None:
         store.files["/124M/vocab.bpe"] += b"\n"
-        with pytest.raises(ValueError, match="vocab.bpe is not what it should be: its SHA-256 is not that of OpenAI's"):
+        with pytest.raises(ValueError, match="vocab.bpe is not what it should be: vocab.bpe is not that of GPT-2"):
             download("124M", base_url=url, fetcher=fetcher)
 
     def test_the_data_must_have_the_length_that_hparams_json_gives(
@@ -508,6 +519,7 @@ class TestCommand:
         assert (result.returncode, result.stderr.count("\n")) == (1, 1)
         assert 'needs TensorFlow: pip install "numpy_gpt2[weights]"' in result.stderr
         assert store.requests == []
+        assert not (tmp_path / "models").exists()
 
     def test_a_tensorflow_that_does_not_work_counts_as_none(
         self, store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -527,12 +539,15 @@ class TestCommand:
         folder = tmp_path / "models" / "124M"
         folder.mkdir()
         (folder / "encoder.json").write_bytes(store.files["/124M/encoder.json"])
+        (tmp_path / "models" / "355M").mkdir()
+        (tmp_path / "models" / "355M" / ".lock").touch()
         result = run("--list")
         assert (result.returncode, result.stderr) == (0, "")
         lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
         assert [*lines] == ["tiny", "124M", "355M", "774M", "1558M", "distilgpt2"]
         assert lines["tiny"] == f"11.8MB  {model_folder('tiny')}"
         assert lines["124M"].startswith(f"1.04MB  {folder} (not complete")
+        assert lines["355M"] == "-  1.42GB to download"
         assert lines["1558M"] == "-  6.23GB to download"
         assert lines["distilgpt2"] == f"2.16MB  {tmp_path}/models/distilgpt2"
         assert describe_models(os.fspath(tmp_path / "nowhere")).count("to download") == 5

@@ -246,9 +246,19 @@ class TestMisbehaviour:
         self, store: Store, fetcher: Fetcher, url: str, file: Path
     ) -> None:
         store.faults[PATH] = [Fault(flip=7)] * 99
-        with pytest.raises(OSError, match=rf"{url}: what arrived is damaged: its length or its md5 is wrong, 6 times"):
+        with pytest.raises(OSError, match=rf"{url}: what arrived is damaged: its length or its hash .*, 6 times"):
             fetcher.fetch(url, file)
         assert [*file.parent.iterdir()] == []
+
+    @pytest.mark.parametrize("etags", [True, False])
+    def test_a_length_that_is_too_short_is_noticed_without_a_hash(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, etags: bool
+    ) -> None:
+        store.md5, store.etags = False, etags
+        store.faults[PATH] = [Fault(claim=-1)]
+        fetcher.fetch(url, file)
+        assert file.read_bytes() == CONTENT
+        assert len(store.of(PATH)) == 2
 
     @pytest.mark.parametrize("offset", [-1, 1])
     def test_another_part_than_was_asked_for(
