@@ -34,6 +34,7 @@ class Fault:
     claim: int = 0  # add this to the true Content-Length
     offset: int = 0  # shift where the range begins
     change: bytes | None = None  # from now on, the file has this content
+    nameless: bool = False  # do not send the ETag
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Store:
     etags: bool = True
     md5: bool = True
     ranges: bool = True
+    if_range: bool = True  # whether a part is only sent of the version that was asked for
     refuse_head: int | None = None  # the status with which HEAD is answered
     lengths: bool = True  # whether the length of a file is sent before it
     gzip: bool = False  # whether it says that what it sends is compressed
@@ -89,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             content = store.files[path] = fault.change
         start = self.asked_from(content)
         headers = self.describe(content)
+        if fault.nameless:
+            headers.pop("ETag", None)
         if start is not None and start >= len(content):
             self.answer(416, {"Content-Length": "0", "Content-Range": f"bytes */{len(content)}"})
             return
@@ -141,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
         """Where the answer begins; None for the whole file."""
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         same = self.headers.get("If-Range", self.describe(content).get("ETag")) == self.describe(content).get("ETag")
-        return int(asked[1]) if asked and same and self.store.ranges else None
+        return int(asked[1]) if asked and (same or not self.store.if_range) and self.store.ranges else None
 
     def answer(self, status: int, headers: dict[str, str]) -> None:
         self.store.requests.append(Request(self.command, self.path, self.headers.get("Range"), status))

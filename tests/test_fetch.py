@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import random
@@ -127,6 +128,27 @@ class TestInterruption:
         assert [request.status for request in store.of(PATH)] == [200]
         assert file.read_bytes() == OTHER
 
+    @pytest.mark.parametrize(
+        "fault", [Fault(change=OTHER), Fault(change=OTHER * 2), Fault(change=OTHER * 2, nameless=True)], ids=range(3)
+    )
+    def test_also_where_the_server_passes_over_if_range(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, fault: Fault
+    ) -> None:
+        store.md5 = False
+        interrupt(store, url, file, after=400_000)
+        store.if_range = False
+        store.faults[PATH] = [fault]
+        fetcher.fetch(url, file)
+        assert [request.status for request in store.of(PATH)] == [206, 200]
+        assert file.read_bytes() == fault.change
+
+    def test_parts_of_other_versions_are_removed(self, store: Store, fetcher: Fetcher, url: str, file: Path) -> None:
+        interrupt(store, url, file, after=400_000)
+        (file.parent / ".file.0123456789abcdef.part").write_bytes(OTHER)
+        fetcher.fetch(url, file)
+        assert [request.status for request in store.of(PATH)] == [206]
+        assert [*file.parent.iterdir()] == [file]
+
     def test_a_file_that_changes_back_and_forth(self, store: Store, fetcher: Fetcher, url: str, file: Path) -> None:
         interrupt(store, url, file, after=400_000)
         store.faults[PATH] = [Fault(change=OTHER, cut=500_000), Fault(change=CONTENT, cut=600_000), Fault(change=OTHER)]
@@ -144,7 +166,7 @@ class TestInterruption:
         assert not parts(file)
 
     def test_a_weak_name_for_the_version_is_none(self, store: Store, fetcher: Fetcher, url: str, file: Path) -> None:
-        store.etags, store.headers = False, {"ETag": 'W/"1"'}
+        store.etags, store.md5, store.headers = False, False, {"ETag": 'W/"1"'}
         interrupt(store, url, file, after=400_000)
         store.files[PATH] = OTHER
         fetcher.fetch(url, file)
@@ -456,6 +478,17 @@ class TestContent:
         fetcher.fetch(url, file)
         assert [request.status for request in store.of(PATH)] == [206]
         assert file.read_bytes() == CONTENT
+
+    def test_a_file_gets_its_name_only_when_the_disk_has_all_of_it(
+        self, fetcher: Fetcher, url: str, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            fetcher.fetch(url, file)
+        assert not file.exists()
 
     def test_a_bar_shows_how_far_it_is(
         self, fetcher: Fetcher, url: str, file: Path, capsys: pytest.CaptureFixture[str]
