@@ -374,6 +374,18 @@ def test_a_conversion_that_is_killed_leaves_nothing_that_counts_as_whole(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == written
 
 
+@pytest.mark.parametrize("file", ["hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", DATA_FILE])
+def test_a_folder_holds_a_model_when_all_that_it_needs_is_there(folder: Path, file: str) -> None:
+    assert checkpoints.holds_model(folder)
+    (folder / file).unlink()
+    assert not checkpoints.holds_model(folder)
+
+
+def test_a_folder_whose_checkpoint_has_no_name_holds_none(folder: Path) -> None:
+    (folder / "checkpoint").write_text("nonsense")
+    assert not checkpoints.holds_model(folder)
+
+
 class TestBadCheckpoints:
     """Each is refused by a sentence, and nothing is written."""
 
@@ -585,6 +597,7 @@ class TestHuggingFace:
 
     @pytest.mark.parametrize("kind", ["GPT2Model", "GPT2DoubleHeadsModel"])
     def test_the_other_models_of_the_family(self, tmp_path: Path, model: GPT2, kind: str) -> None:
+        pytest.importorskip("torch")
         theirs = getattr(pytest.importorskip("transformers"), kind)(hugging_face_config(HPARAMS))
         theirs.base_model.load_state_dict(in_pytorch(model).transformer.state_dict())
         theirs.save_pretrained(tmp_path)
@@ -613,6 +626,7 @@ class TestHuggingFace:
             loaded.generate("Once")
 
     def test_a_classifier_is_refused(self, tmp_path: Path) -> None:
+        pytest.importorskip("torch")
         transformers = pytest.importorskip("transformers")
         transformers.GPT2ForSequenceClassification(hugging_face_config(HPARAMS)).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="the architecture is .*GPT2ForSequenceClassification"):
@@ -665,6 +679,7 @@ class TestSave:
         assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(file, "mine")]
 
     def test_nor_what_transformers_made_of_ours(self, tmp_path: Path, model: GPT2) -> None:
+        pytest.importorskip("torch")
         transformers = pytest.importorskip("transformers")
         numpy_gpt2.save(model, tmp_path)
         transformers.GPT2LMHeadModel.from_pretrained(tmp_path).save_pretrained(tmp_path)
