@@ -58,7 +58,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     encoder = read_tokens(files[0])
     merges = read_merges(files[1])
     added = folder / ADDED
-    if files[0].name != "vocab.json" or not added.exists():
+    if not added.exists():
         return Vocabulary(encoder, merges)
     special = read_tokens(added)
     return Vocabulary({**encoder, **special}, merges, tuple(special))

@@ -167,3 +167,12 @@ def test_what_is_written_is_what_was_read(tmp_path: Path) -> None:
     vocabulary = Vocabulary({"a": 0, "b": 1, "ab": 2, "#version": 3, "[x y]": 4}, ["a b", "# version"], ("[x y]",))
     write_vocabulary(tmp_path, vocabulary)
     assert read_vocabulary(tmp_path) == vocabulary
+    assert "[x y]" not in json.loads((tmp_path / "vocab.json").read_text())
+    assert json.loads((tmp_path / "added_tokens.json").read_text()) == {"[x y]": 4}
+
+
+def test_added_tokens_count_beside_openais_files_too(tmp_path: Path) -> None:
+    for file in ("encoder.json", "vocab.bpe"):
+        shutil.copy(TINY / file, tmp_path / file)
+    (tmp_path / "added_tokens.json").write_text('{"[PAD]": 4096}')
+    assert Tokenizer.load(tmp_path).encode("[PAD]", allow_special=True) == [4096]
