@@ -332,16 +332,20 @@ def test_what_is_downloaded_can_be_used(store: Store, url: str, model: GPT2, mon
     assert loaded.generate("Hello", 3, seed=0)
 
 
-def test_also_a_tensorflow_checkpoint(
-    store: Store, url: str, model: GPT2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def serve_as_tensorflow_checkpoint(store: Store, model: GPT2, folder: Path) -> None:
     from test_checkpoints import openai_variables, write_tensorflow_checkpoint
 
     pytest.importorskip("tensorflow")
-    (tmp_path / "served").mkdir()
-    write_tensorflow_checkpoint(tmp_path / "served", openai_variables(model))
-    for file in (tmp_path / "served").iterdir():
+    folder.mkdir()
+    write_tensorflow_checkpoint(folder, openai_variables(model))
+    for file in folder.iterdir():
         store.files[f"/124M/{file.name}"] = file.read_bytes()
+
+
+def test_also_a_tensorflow_checkpoint(
+    store: Store, url: str, model: GPT2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_as_tensorflow_checkpoint(store, model, tmp_path / "served")
     monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
     loaded = numpy_gpt2.load("gpt2")
     ids = numpy_gpt2.Tokenizer.gpt2().encode("Hello there, world")
@@ -351,13 +355,7 @@ def test_also_a_tensorflow_checkpoint(
 def test_a_flipped_byte_that_no_header_gives_away_is_found_by_tensorflow(
     store: Store, url: str, model: GPT2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_checkpoints import openai_variables, write_tensorflow_checkpoint
-
-    pytest.importorskip("tensorflow")
-    (tmp_path / "served").mkdir()
-    write_tensorflow_checkpoint(tmp_path / "served", openai_variables(model))
-    for file in (tmp_path / "served").iterdir():
-        store.files[f"/124M/{file.name}"] = file.read_bytes()
+    serve_as_tensorflow_checkpoint(store, model, tmp_path / "served")
     store.md5 = False
     store.faults[f"/124M/{OPENAI_DATA}"] = [Fault(flip=100_000)]
     monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
