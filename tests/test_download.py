@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -379,14 +378,26 @@ from numpy_gpt2.download import main
 sys.exit(main())
 """
 
+CTRL_C = f"""
+import signal
+from numpy_gpt2 import fetch
 
-def start(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", COMMAND, *args]
+def write(out, chunk, file, write=fetch.write):
+    write(out, chunk, file)
+    if file.name == "{OPENAI_DATA}" and out.tell() > 100_000:
+        signal.raise_signal(signal.SIGINT)
+
+fetch.write = write
+"""
+
+
+def start(*args: str, before: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", before + COMMAND, *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    with start(*args) as process:
+def run(*args: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    with start(*args, before=before) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(args, process.returncode, out, err)
 
@@ -394,8 +405,8 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 class TestInterruption:
     """A download that ends at some byte, and is then run again, gives what the server has."""
 
-    def stop_at(self, store: Store, sig: signal.Signals, total: int, *args: str) -> subprocess.CompletedProcess[str]:
-        """Runs the command, and sends it a signal when the server has sent so many bytes in all."""
+    def kill_at(self, store: Store, total: int, *args: str) -> subprocess.CompletedProcess[str]:
+        """Runs the command, and kills it when the server has sent so many bytes in all."""
         started = threading.Event()
         processes: list[subprocess.Popen[str]] = []
         sent: dict[str, int] = {}
@@ -404,9 +415,8 @@ class TestInterruption:
             before, sent[path] = sum(sent.values()), n
             if before < total <= sum(sent.values()):
                 started.wait()
-                processes[0].send_signal(sig)
-                if sig == signal.SIGKILL:
-                    processes[0].wait()
+                processes[0].kill()
+                processes[0].wait()
 
         store.sent = count
         with start(*args) as process:
@@ -430,8 +440,8 @@ class TestInterruption:
                 for file in folder.glob("*"):
                     file.unlink()
             room = total - sum(file.stat().st_size for file in folder.glob("*"))
-            kill_at = dice.randrange(1, max(2, room if i % 2 else room // 4))
-            result = self.stop_at(store, signal.SIGKILL, kill_at, name, "--base-url", url)
+            total_sent = dice.randrange(1, max(2, room if i % 2 else room // 4))
+            result = self.kill_at(store, total_sent, name, "--base-url", url)
             assert result.returncode in (-9, 0), result.stderr
             for file in folder.glob("[!.]*"):
                 assert file.read_bytes() == store.files[f"/{name}/{file.name}"]
@@ -439,8 +449,7 @@ class TestInterruption:
         assert_arrived(store, name, folder)
 
     def test_ctrl_c_prints_one_line_and_keeps_what_has_arrived(self, store: Store, url: str) -> None:
-        small = sum(len(store.files[f"/124M/{file}"]) for file in OPENAI_FILES[:-1])
-        result = self.stop_at(store, signal.SIGINT, small + 400_000, "124M", "--base-url", url)
+        result = run("124M", "--base-url", url, before=CTRL_C)
         lines = [line for line in result.stderr.splitlines() if line and "%|" not in line]
         assert (result.returncode, result.stdout) == (130, "")
         assert lines[1:] == [f"numpy_gpt2: {STOPPED}"]
