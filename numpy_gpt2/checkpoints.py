@@ -220,14 +220,17 @@ def save(folder: Path, hparams: HParams, params: Params, tokenizer: Tokenizer | 
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: it holds another model, which was not saved here.
+        ValueError: it holds another model, or a vocabulary, that was not saved here.
     """
     config = folder / "config.json"
-    foreign = [folder / name for name in ("hparams.json", "checkpoint") if (folder / name).exists()]
+    names = ("hparams.json", "checkpoint", "encoder.json", "vocab.bpe", "tokenizer.json")
+    foreign = [folder / name for name in names if (folder / name).exists()]
     if not config.exists() or not is_written_here(config):
         foreign += [file for file in (config, *sorted(folder.glob("model.*"))) if file.exists()]
     if foreign:
-        raise ValueError(f"{folder} holds another model ({foreign[0].name}): save to a folder of its own")
+        raise ValueError(
+            f"{folder} holds another model or its vocabulary ({foreign[0].name}): save to a folder of its own"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     arrays = dict(named_arrays(params))
     with locked(folder):

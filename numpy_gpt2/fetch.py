@@ -102,7 +102,7 @@ class Fetcher:
                 if failures > len(PAUSES):
                     raise OSError(
                         f"{url}: {error}, {failures} times in a row; check the network (HTTPS_PROXY names a proxy), "
-                        "then try again: what has arrived is kept"
+                        "then try again: it goes on where this stopped"
                     ) from error
                 pause = PAUSES[failures - 1]
                 log.warning("%s: %s; trying again in %d s", url, error, pause)
@@ -114,7 +114,8 @@ class Fetcher:
                 if method == "GET" or response.status_code not in (403, 405, 501):
                     check_status(url, response)
                     break
-        return describe(response)
+        remote = describe(response)
+        return remote._replace(size=remote.size or None)  # some servers say 0 where they send nothing
 
     def _fetch(self, url: str, file: Path, size: int | None, check: Callable[[Path], object]) -> None:
         remote = self._ask(url)
@@ -250,7 +251,7 @@ def is_the_rest(response: requests.Response, remote: Remote, arrived: int) -> bo
     return (
         part is not None
         and int(part[1]) == arrived
-        and part[2] in ("*", str(remote.size))
+        and (remote.size is not None if part[2] == "*" else remote.size in (None, int(part[2])))
         and response.headers.get("ETag", remote.etag) == remote.etag
     )
 

@@ -118,6 +118,8 @@ def read_tokenizer_json(file: Path) -> Vocabulary:
 def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     """Writes `vocab.json`, `merges.txt` and, if there are tokens that were added, `added_tokens.json`.
 
+    They replace those that were written to the folder before.
+
     Raises:
         OSError: a file cannot be written.
     """
@@ -127,3 +129,5 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     write_atomically(folder / "merges.txt", lambda file: file.write_bytes(text.encode()))
     if special:
         write_json(folder / ADDED, {token: encoder[token] for token in special})
+    else:
+        (folder / ADDED).unlink(missing_ok=True)

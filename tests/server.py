@@ -34,6 +34,7 @@ class Fault:
     claim: int = 0  # add this to the true Content-Length
     offset: int = 0  # shift where the range begins
     change: bytes | None = None  # from now on, the file has this content
+    total: str | None = None  # what a part says that the whole has, in place of the truth
     nameless: bool = False  # do not send the ETag
 
 
@@ -48,6 +49,7 @@ class Store:
     ranges: bool = True
     if_range: bool = True  # whether a part is only sent of the version that was asked for
     refuse_head: int | None = None  # the status with which HEAD is answered
+    head_length: str | None = None  # what HEAD gives as length in place of the true one; empty for none
     lengths: bool = True  # whether the length of a file is sent before it
     gzip: bool = False  # whether it says that what it sends is compressed
     redirect: bool = False  # whether it sends clients elsewhere, as the hub does, with a hash of the file
@@ -76,7 +78,10 @@ class Handler(BaseHTTPRequestHandler):
             if content is None:
                 self.answer(404, {"Content-Length": "0"})
             else:
-                self.answer(200, self.describe(content))
+                headers = self.describe(content)
+                if self.store.head_length is not None:
+                    headers["Content-Length"] = self.store.head_length
+                self.answer(200, {name: value for name, value in headers.items() if value})
 
     def do_GET(self) -> None:
         store, path = self.store, self.file()
@@ -98,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if start is not None:
             start += fault.offset
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{fault.total or len(content)}"
             headers.pop("Content-MD5", None)
         body = bytearray(content[start or 0 :])
         if fault.flip is not None:

@@ -671,10 +671,14 @@ class TestSave:
         numpy_gpt2.save(loaded, tmp_path)
         assert_same_parameters(numpy_gpt2.load(tmp_path), loaded)
 
-    @pytest.mark.parametrize("file", ["hparams.json", "checkpoint", "config.json", "model.safetensors"])
+    @pytest.mark.parametrize(
+        "file", ["hparams.json", "checkpoint", "config.json", "model.safetensors", "tokenizer.json", "vocab.bpe"]
+    )
     def test_another_model_is_never_overwritten(self, tmp_path: Path, model: GPT2, file: str) -> None:
         (tmp_path / file).write_text("mine")
-        with pytest.raises(ValueError, match=rf"holds another model \({file}\): save to a folder of its own"):
+        with pytest.raises(
+            ValueError, match=rf"holds another model or its vocabulary \({file}\): save to a folder of its own"
+        ):
             numpy_gpt2.save(model, tmp_path)
         assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(file, "mine")]
 

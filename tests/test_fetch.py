@@ -189,6 +189,27 @@ class TestInterruption:
         assert [request.status for request in store.of(PATH)] == [416, 200]
         assert file.read_bytes() == CONTENT
 
+    @pytest.mark.parametrize("length", ["", "0"], ids=["none", "0"])
+    def test_a_server_that_tells_the_length_only_with_the_content(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, length: str
+    ) -> None:
+        store.head_length = length
+        interrupt(store, url, file, after=400_000)
+        store.faults[PATH] = [Fault(cut=100_000)]
+        fetcher.fetch(url, file, size=len(CONTENT))
+        assert [request.status for request in store.of(PATH)] == [206, 206]
+        assert file.read_bytes() == CONTENT
+
+    def test_a_part_is_not_taken_for_the_rest_where_no_length_is_told(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path
+    ) -> None:
+        store.head_length = ""
+        interrupt(store, url, file, after=400_000)
+        store.faults[PATH] = [Fault(total="*")]
+        fetcher.fetch(url, file)
+        assert [request.status for request in store.of(PATH)] == [206, 200]
+        assert file.read_bytes() == CONTENT
+
     def test_a_spoilt_part_is_noticed_by_its_hash(
         self, store: Store, fetcher: Fetcher, url: str, file: Path, pauses: list[float]
     ) -> None:
@@ -259,7 +280,7 @@ class TestMisbehaviour:
     ) -> None:
         store.ranges = False
         store.faults[PATH] = [Fault(cut=300_000)] * 99
-        with pytest.raises(OSError, match="what has arrived is kept"):
+        with pytest.raises(OSError, match="it goes on where this stopped"):
             fetcher.fetch(url, file)
         assert len(pauses) < 10
         assert not file.exists()

@@ -171,6 +171,12 @@ def test_what_is_written_is_what_was_read(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "added_tokens.json").read_text()) == {"[x y]": 4}
 
 
+def test_a_vocabulary_replaces_the_one_before(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, Vocabulary({"a": 0, "[x]": 1}, [], ("[x]",)))
+    write_vocabulary(tmp_path, vocabulary := Vocabulary({"a": 0, "b": 1}, []))
+    assert read_vocabulary(tmp_path) == vocabulary
+
+
 def test_added_tokens_count_beside_openais_files_too(tmp_path: Path) -> None:
     for file in ("encoder.json", "vocab.bpe"):
         shutil.copy(TINY / file, tmp_path / file)
