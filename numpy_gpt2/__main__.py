@@ -14,7 +14,7 @@ import sys
 
 from . import __version__
 from .commands import ArgumentParser, log_to_standard_error, run
-from .download import EMBEDDED, is_on_disk
+from .download import EMBEDDED, expand, is_on_disk
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -116,7 +116,13 @@ def continue_prompt(args: argparse.Namespace) -> None:
 
 
 def default_model(models_dir: str | None) -> str:
-    """The model to use when none is named: the real one if it is there."""
+    """The model to use when none is named: the real one if it is there.
+
+    Raises:
+        FileNotFoundError: there is no such folder of models.
+    """
+    if models_dir and not expand(models_dir).is_dir():
+        raise FileNotFoundError(f"there is no folder {models_dir}, which --models-dir names")
     return "124M" if is_on_disk("124M", models_dir) else EMBEDDED
 
 

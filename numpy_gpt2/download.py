@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -253,7 +254,7 @@ def check(file: Path, name: str, verify: bool) -> None:
         if verify and not is_gpt2s(file, name):
             raise ValueError(f"{name} is not that of GPT-2 (--no-verify accepts others)")
     except ValueError as error:
-        reason = str(error).replace(str(file), name).partition(": delete it")[0]
+        reason = str(error).replace(str(file), name).partition(": replace it")[0]
         raise ValueError(f"{reason}; has a login page or another model come in its place?") from error
 
 
@@ -269,10 +270,10 @@ def is_gpt2s(file: Path, name: str) -> bool:
 # The command
 
 
-def describe_models(models_dir: str | None) -> str:
-    """A table of the models: which are on disk, how large they are, and where."""
+def describe_models(names: Iterable[str], models_dir: str | None) -> str:
+    """A table of models: which are on disk, how large they are, and where."""
     lines = []
-    for name in NAMES:
+    for name in names:
         folder = model_folder(name, models_dir)
         files = [file for file in folder.glob("*") if file.is_file() and file.name != ".lock"]
         size = in_bytes(sum(file.stat().st_size for file in files))
@@ -281,7 +282,7 @@ def describe_models(models_dir: str | None) -> str:
         elif files:
             lines.append(f"{name:<12}{size:>8}  {folder} (not complete; download.py goes on from there)")
         else:
-            lines.append(f"{name:<12}{'-':>8}  {in_bytes(4 * PARAMETERS[name])} to download")
+            lines.append(f"{name:<12}{'-':>8}  {in_bytes(4 * PARAMETERS[name])} of weights to download")
     return "\n".join(lines)
 
 
@@ -305,7 +306,7 @@ def parser() -> ArgumentParser:
         nargs="*",
         help=f"{', '.join(NAMES)}, another name that Hugging Face has for one ({', '.join(ALIASES)}), or all",
     )
-    parser.add_argument("--list", action="store_true", help="show which models are on disk, how large, and where")
+    parser.add_argument("--list", action="store_true", help="only show which models are on disk, how large, and where")
     parser.add_argument(
         "--models-dir",
         metavar="DIR",
@@ -341,13 +342,11 @@ def names_in(args: argparse.Namespace) -> list[str]:
 
 
 def fetch_and_say_where(names: list[str], args: argparse.Namespace) -> None:
-    """Does what the command line asks for."""
+    """Downloads models."""
     for name in names:
         if name != EMBEDDED:
             download(name, args.models_dir, args.base_url, args.verify)
         print(f"{name} is in {model_folder(name, args.models_dir)}", flush=True)
-    if args.list:
-        print(describe_models(args.models_dir))
 
 
 def main() -> int:
@@ -359,6 +358,8 @@ def main() -> int:
     except ValueError as error:
         options.error(str(error))
     log_to_standard_error()
+    if args.list:
+        return run(lambda: print(describe_models(names or NAMES, args.models_dir)))
     return run(lambda: fetch_and_say_where(names, args))
 
 

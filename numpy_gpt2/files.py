@@ -27,7 +27,7 @@ def read_text(file: Path) -> str:
     except FileNotFoundError:
         raise FileNotFoundError(f"{file.name} is missing in {file.parent}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8 ({error}): delete it, and download it again") from None
+        raise ValueError(f"{file} is not text in UTF-8 ({error}): replace it with a sound copy") from None
 
 
 def read_json(file: Path) -> Any:
@@ -41,7 +41,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({error}): delete it, and download it again") from None
+        raise ValueError(f"{file} is not JSON ({error}): replace it with a sound copy") from None
 
 
 def read_object(file: Path) -> dict[str, Any]:

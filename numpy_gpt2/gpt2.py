@@ -103,7 +103,8 @@ class GPT2:
         """
         if self.tokenizer is None:
             raise ValueError(
-                f"the model {self.name} came without a vocabulary (as vocab.json and merges.txt) and knows only ids"
+                f"the model {self.name} came without a vocabulary "
+                "(tokenizer.json, or vocab.json and merges.txt) and knows only ids"
             )
         check_sampling(temperature, top_k, top_p)
         check_whole_number("max_new_tokens", max_new_tokens)

@@ -69,7 +69,7 @@ def open_file(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         except ValueError:
             raise ValueError(
-                f"{file} is empty: delete it, and download it again or let it be converted again"
+                f"{file} is empty: replace it with a sound copy, or delete it if it was converted from a checkpoint"
             ) from None
     try:
         data_start = 8 + int.from_bytes(memory[:8], "little")
@@ -95,8 +95,8 @@ def open_file(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         whole = False
     if not whole:
         raise ValueError(
-            f"{file} is not a safetensors file, or is damaged or cut short: delete it, and download it again "
-            "or let it be converted again"
+            f"{file} is not a safetensors file, or is damaged or cut short: replace it with a sound copy, "
+            "or delete it if it was converted from a checkpoint"
         )
     return metadata, tensors
 

@@ -25,6 +25,7 @@ from numpy_gpt2.download import (
     GPT2_VOCABULARY,
     HUB,
     HUB_FILES,
+    NAMES,
     OPENAI,
     OPENAI_DATA,
     OPENAI_FILES,
@@ -554,7 +555,13 @@ class TestCommand:
         assert [*lines] == ["tiny", "124M", "355M", "774M", "1558M", "distilgpt2"]
         assert lines["tiny"] == f"11.8MB  {model_folder('tiny')}"
         assert lines["124M"].startswith(f"1.04MB  {folder} (not complete")
-        assert lines["355M"] == "-  1.42GB to download"
-        assert lines["1558M"] == "-  6.23GB to download"
+        assert lines["355M"] == "-  1.42GB of weights to download"
+        assert lines["1558M"] == "-  6.23GB of weights to download"
         assert lines["distilgpt2"] == f"2.16MB  {tmp_path}/models/distilgpt2"
-        assert describe_models(os.fspath(tmp_path / "nowhere")).count("to download") == 5
+        assert describe_models(NAMES, os.fspath(tmp_path / "nowhere")).count("to download") == 5
+
+    def test_list_fetches_nothing(self, store: Store, url: str) -> None:
+        result = run("--list", "355M", "gpt2", "--base-url", url)
+        assert result.returncode == 0
+        assert [line.split()[0] for line in result.stdout.splitlines()] == ["355M", "124M"]
+        assert store.requests == []

@@ -89,6 +89,11 @@ class TestText:
         result = run("The king", "--max-new-tokens", "5")
         assert (result.returncode, result.stderr) == (0, "")
 
+    def test_a_models_dir_that_is_not_there(self, tmp_path: Path) -> None:
+        result = run("The king", "--models-dir", tmp_path / "typo")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == f"numpy_gpt2: there is no folder {tmp_path}/typo, which --models-dir names\n"
+
     def test_models_dir(self, tmp_path: Path) -> None:
         shutil.copytree(TINY, tmp_path / "elsewhere" / "355M")
         assert run("The king", "--model", "gpt2-medium", "--models-dir", tmp_path / "elsewhere").returncode == 0
