@@ -175,14 +175,16 @@ def fetch_missing(name: str, folder: Path, base_url: str | None, verify: bool, f
     for file, url in urls.items():
         remote = fetcher.ask(url)
         part = part_file(url, folder / file, remote)
-        size += (remote.size or 0) - (part.stat().st_size if part.exists() else 0)
+        arrived = part.stat().st_size if part.exists() else 0
+        size += max(0, (remote.size or 0) - arrived)
     free = shutil.disk_usage(folder).free
     if size > free:
         raise OSError(
             f"{folder} has room for {in_bytes(free)}, but {in_bytes(size)} of {name} are to come: make room, or choose "
             "another folder with --models-dir"
         )
-    log.warning("fetching %s of %s from %s to %s", in_bytes(size), name, url.rpartition("/")[0], folder)
+    what = in_bytes(size) if size else "what is missing"  # the server does not say
+    log.warning("fetching %s of %s from %s to %s", what, name, url.rpartition("/")[0], folder)
     for file, url in urls.items():
         fetcher.fetch(url, folder / file, expected_size(folder / file), partial(check, name=file, verify=verify))
 

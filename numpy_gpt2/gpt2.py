@@ -173,7 +173,7 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: it holds a model that was not saved here.
+        ValueError: it holds another model, or a vocabulary, that was not saved here.
     """
     checkpoints.save(expand(folder), model.hparams, model.params, model.tokenizer)
 

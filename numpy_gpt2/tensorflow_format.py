@@ -23,6 +23,8 @@ import numpy as np
 from .files import read_text
 from .params import Array
 
+ADVICE = "if it was downloaded, delete the checkpoint's files, and download them again"
+
 
 def find_checkpoint(folder: Path) -> Path:
     """The path that the names of the current checkpoint's files begin with. They need not exist.
@@ -100,8 +102,7 @@ class CheckpointReader:
                 shapes = self._reader.get_variable_to_shape_map()
             except Exception as error:  # of several kinds, without a common base
                 raise ValueError(
-                    f"{index_file(checkpoint)} is damaged or cut short ({type(error).__name__}): "
-                    "delete the checkpoint's files, and download them again"
+                    f"{index_file(checkpoint)} is damaged or cut short ({type(error).__name__}): {ADVICE}"
                 ) from error
         self.shapes = {variable: tuple(shape) for variable, shape in shapes.items()}
 
@@ -118,7 +119,7 @@ class CheckpointReader:
             except Exception as error:  # of several kinds, without a common base
                 raise ValueError(
                     f"{self.checkpoint}: the array {variable} cannot be read; the data file is missing, damaged or "
-                    f"cut short ({type(error).__name__}): delete the checkpoint's files, and download them again"
+                    f"cut short ({type(error).__name__}): {ADVICE}"
                 ) from error
         if array.dtype.kind != "f":
             raise ValueError(f"{self.checkpoint}: the array {variable} has the type {array.dtype}, not a float type")

@@ -278,6 +278,19 @@ class TestDownload:
         download("124M", base_url=url, fetcher=fetcher)
         assert caplog.messages == [f"fetching 2.40MB of 124M from {url}/124M to {tmp_path}/models/124M"]
 
+    def test_what_has_arrived_counts_for_nothing_where_no_length_is_told(
+        self, store: Store, url: str, fetcher: Fetcher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store.ranges, store.head_length = False, ""
+        store.faults[f"/124M/{OPENAI_DATA}"] = [Fault(cut=500_000)] * 9
+        with pytest.raises(OSError, match="it goes on where this stopped"):
+            download("124M", base_url=url, fetcher=fetcher)
+        caplog.clear()
+        store.ranges, store.faults = True, {}
+        download("124M", base_url=url, fetcher=fetcher)
+        assert caplog.messages[0].startswith("fetching what is missing of 124M")
+        assert_arrived(store, "124M", model_folder("124M"))
+
     def test_two_at_once_do_not_meet(
         self, store: Store, url: str, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -359,7 +372,10 @@ def test_a_flipped_byte_that_no_header_gives_away_is_found_by_tensorflow(
     store.md5 = False
     store.faults[f"/124M/{OPENAI_DATA}"] = [Fault(flip=100_000)]
     monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
-    with pytest.raises(ValueError, match="damaged or cut short .*: delete the checkpoint's files, and download them"):
+    with pytest.raises(
+        ValueError,
+        match="damaged or cut short .*: if it was downloaded, delete the checkpoint's files, and download them",
+    ):
         numpy_gpt2.load("124M")
     assert not (model_folder("124M") / "model.safetensors").exists()
     for file in model_folder("124M").glob("model.ckpt.*"):
