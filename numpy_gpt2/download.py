@@ -210,7 +210,7 @@ def address(name: str, file: str, base_url: str | None) -> str:
 
 def is_whole(file: Path, verify: bool) -> bool:
     """Whether a file is there and is what it should be, so that it need not be fetched."""
-    if not file.exists() or file.stat().st_size != (expected_size(file) or file.stat().st_size):
+    if not file.exists() or expected_size(file) not in (None, file.stat().st_size):
         return False
     try:
         check(file, file.name, verify)

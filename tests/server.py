@@ -51,7 +51,6 @@ class Store:
     refuse_head: int | None = None  # the status with which HEAD is answered
     head_length: str | None = None  # what HEAD gives as length in place of the true one; empty for none
     lengths: bool = True  # whether the length of a file is sent before it
-    gzip: bool = False  # whether it says that what it sends is compressed
     redirect: bool = False  # whether it sends clients elsewhere, as the hub does, with a hash of the file
     headers: dict[str, str] = field(default_factory=dict)  # more of them
     requests: list[Request] = field(default_factory=list)
