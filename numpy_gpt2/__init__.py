@@ -12,13 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .generation import Generation
     from .gpt2 import GPT2, init, load, save
     from .model import Past
     from .params import HParams
     from .tokenizer import Tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["GPT2", "HParams", "Past", "Tokenizer", "__version__", "init", "load", "save"]
+__all__ = ["GPT2", "Generation", "HParams", "Past", "Tokenizer", "__version__", "init", "load", "save"]
 
 # Imported on first use, so that `python -m numpy_gpt2.MODULE` finds no module imported already.
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "init": "gpt2",
     "load": "gpt2",
     "save": "gpt2",
+    "Generation": "generation",
     "Past": "model",
     "HParams": "params",
     "Tokenizer": "tokenizer",

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .configs import is_written_here, write_configs
+from .configs import check_multiple_choice, is_written_here, write_configs
 from .files import locked, sync, write_atomically
-from .params import Array, HParams, Params, build, float_dtype, named_arrays, number_of_params, shapes
+from .params import Array, HParams, Linear, Params, build, float_dtype, named_arrays, number_of_params, shapes
 from .safetensors_format import Tensor, open_file, open_shards, write_file
 from .tensorflow_format import CheckpointReader, data_file, find_checkpoint, index_file, origin, stored
 from .tokenizer import Tokenizer
@@ -30,7 +30,8 @@ from .vocabulary import find_vocabulary
 log = logging.getLogger(__name__)
 
 # Arrays that are no parameters of the language model: causal masks, and the second head of GPT2DoubleHeadsModel.
-NO_PARAMETERS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|multiple_choice_head\..*")
+SUMMARY = "multiple_choice_head.summary"
+NO_PARAMETERS = re.compile(rf"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|{SUMMARY}\.(weight|bias)")
 
 
 def holds_model(folder: Path) -> bool:
@@ -69,11 +70,9 @@ def load_params(
             token embeddings, or dtype is neither float32 nor float64.
     """
     dtype = float_dtype(dtype)
-    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if tensors := current_tensors(folder):
+    file, tensors = find_tensors(folder)
+    if tensors:
         return read_tensors(file, tensors, hparams, dtype)
-    if index.exists():
-        return read_tensors(index, open_shards(index), hparams, dtype)
     checkpoint = find_checkpoint(folder)
     if not index_file(checkpoint).exists():
         refuse_folder(folder)
@@ -88,6 +87,36 @@ def load_params(
         reader = open_checkpoint(checkpoint, hparams)
         return build(hparams, lambda name, shape: reader.read(name, shape).astype(dtype, copy=False))
     return read_tensors(file, open_file(file)[1], hparams, dtype)
+
+
+def load_multiple_choice_head(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float32) -> Linear | None:
+    """The second head of a `GPT2DoubleHeadsModel`, a map from n_embd numbers to one; None if the model has none.
+
+    Raises:
+        FileNotFoundError: the model has one, but no config.json.
+        ValueError: it is a head that cannot be computed here, or the files are damaged.
+    """
+    file, tensors = find_tensors(folder)
+    weight, bias = f"{SUMMARY}.weight", f"{SUMMARY}.bias"
+    if weight not in tensors:
+        return None
+    check_multiple_choice(folder)
+    for name, shape in ((weight, (1, hparams.n_embd)), (bias, (1,))):
+        if name not in tensors or tensors[name].shape != shape:
+            raise ValueError(f"{file}: a multiple-choice head has an array {name} of the shape {list(shape)}")
+    return Linear(w=tensors[weight].read(dtype).T, b=tensors[bias].read(dtype))
+
+
+def find_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The arrays in the safetensors files of a folder, with the file to name; none if they have yet to be made.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing or damaged.
+    """
+    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not (tensors := current_tensors(folder)) and index.exists():
+        return index, open_shards(index)
+    return file, tensors
 
 
 def current_tensors(folder: Path) -> dict[str, Tensor]:
@@ -213,8 +242,10 @@ def hugging_face_name(name: str) -> str:
 # Saving
 
 
-def save(folder: Path, hparams: HParams, params: Params, tokenizer: Tokenizer | None) -> None:
-    """Saves a model so that Hugging Face's `from_pretrained` and `load_params` open it.
+def save(
+    folder: Path, hparams: HParams, params: Params, tokenizer: Tokenizer | None, head: Linear | None = None
+) -> None:
+    """Saves a model, with its multiple-choice head if it has one, so that `from_pretrained` and `load_params` open it.
 
     The folder is made if it is not there. A model that was saved to it before is replaced.
 
@@ -234,7 +265,7 @@ def save(folder: Path, hparams: HParams, params: Params, tokenizer: Tokenizer | 
     folder.mkdir(parents=True, exist_ok=True)
     arrays = dict(named_arrays(params))
     with locked(folder):
-        write_model(folder, hparams, tokenizer, lambda name, _: arrays[name], params.wte.dtype, {})
+        write_model(folder, hparams, tokenizer, lambda name, _: arrays[name], params.wte.dtype, {}, head)
 
 
 def convert(folder: Path, checkpoint: Path, hparams: HParams, tokenizer: Tokenizer | None) -> None:
@@ -271,6 +302,7 @@ def write_model(
     read: Callable[[str, tuple[int, ...]], Array],
     dtype: npt.DTypeLike,
     metadata: Mapping[str, str],
+    head: Linear | None = None,
 ) -> None:
     """Writes a folder in Hugging Face's layout, asking `read(name, shape)` for one array after the other.
 
@@ -283,18 +315,19 @@ def write_model(
     """
     file, config = folder / "model.safetensors", folder / "config.json"
     arrays = {f"transformer.{hugging_face_name(name)}": (name, shape) for name, shape in shapes(hparams).items()}
+    of_head = {f"{SUMMARY}.weight": head.w.T, f"{SUMMARY}.bias": head.b} if head else {}
 
     def write(temporary: Path) -> None:
         write_file(
             temporary,
-            {name: shape for name, (_, shape) in arrays.items()},
+            {name: shape for name, (_, shape) in arrays.items()} | {name: a.shape for name, a in of_head.items()},
             dtype,
-            lambda name: read(*arrays[name]),
+            lambda name: of_head[name] if name in of_head else read(*arrays[name]),
             {"format": "pt", **metadata},  # "pt": names and shapes are PyTorch's
         )
         sync(temporary)
         file.unlink(missing_ok=True)
         if not config.exists() or is_written_here(config):
-            write_configs(folder, hparams, tokenizer, dtype)
+            write_configs(folder, hparams, tokenizer, dtype, double_heads=head is not None)
 
     write_atomically(file, write)

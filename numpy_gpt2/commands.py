@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
+
+from .files import read_text
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -50,6 +54,39 @@ def log_to_standard_error() -> None:
     """Shows the package's notices as lines on standard error."""
     logging.basicConfig(format="numpy_gpt2: %(message)s")
     logging.getLogger("numpy_gpt2").setLevel(logging.INFO)
+
+
+def read_input(name: str) -> str:
+    """The text in a file, or that of standard input if its name is a dash.
+
+    Bytes in standard input that are no text stay for the tokenizer to complain of.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8.
+    """
+    if name != "-":
+        try:
+            return read_text(Path(name))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no file {name}") from None
+    if sys.stdin is None:  # closed
+        return ""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape", newline=None)
+    return sys.stdin.read().removeprefix("\ufeff")
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether somebody sits at the other end; not so if the stream is closed."""
+    return stream is not None and stream.isatty()
+
+
+def progress_bar(total: int, unit: str) -> AbstractContextManager[Any]:
+    """A progress bar on standard error, a tqdm, if that is a terminal and the work takes longer than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, unit_scale=True, delay=2, leave=False, disable=None)
 
 
 def sentence(error: Exception) -> str:

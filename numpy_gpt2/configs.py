@@ -32,7 +32,16 @@ GPT2: dict[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
-ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
+DOUBLE_HEADS = "GPT2DoubleHeadsModel"
+ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", DOUBLE_HEADS)
+
+# The same for the multiple-choice head: one linear map, of the vector at the classification token.
+MULTIPLE_CHOICE: dict[str, tuple[Any, ...]] = {
+    "summary_type": ("cls_index",),
+    "summary_use_proj": (True,),
+    "summary_proj_to_labels": (True,),
+    "summary_activation": (None, ""),
+}
 
 
 def read_hparams(folder: Path) -> HParams:
@@ -89,9 +98,7 @@ def read_config(file: Path) -> HParams:
         ValueError: it is not the configuration of a GPT-2, or of one that computes something else.
     """
     config = read_object(file)
-    for name, known in GPT2.items():
-        if config.get(name, known[0]) not in known:
-            raise ValueError(f"{file}: {name} is {config[name]!r}, but only GPT-2's {known[0]!r} can be computed here")
+    check_choices(file, config, GPT2)
     architectures = config.get("architectures") or ARCHITECTURES
     if not isinstance(architectures, (list, tuple)) or not {*map(str, architectures)} & {*ARCHITECTURES}:
         raise ValueError(f"{file}: the architecture is {architectures}, but only {', '.join(ARCHITECTURES)} run here")
@@ -99,6 +106,27 @@ def read_config(file: Path) -> HParams:
     if config.get("n_inner") not in (None, 4 * hparams.n_embd):
         raise ValueError(f"{file}: n_inner is {config['n_inner']!r}, but GPT-2's is 4 * n_embd, {4 * hparams.n_embd}")
     return hparams
+
+
+def check_choices(file: Path, config: dict[str, Any], known: dict[str, tuple[Any, ...]]) -> None:
+    """Checks that a configuration chooses what can be computed here.
+
+    Raises:
+        ValueError: it chooses something else.
+    """
+    for name, values in known.items():
+        if config.get(name, values[0]) not in values:
+            raise ValueError(f"{file}: {name} is {config[name]!r}, but only GPT-2's {values[0]!r} can be computed here")
+
+
+def check_multiple_choice(folder: Path) -> None:
+    """Checks that the multiple-choice head of the model in a folder is one that can be computed here.
+
+    Raises:
+        ValueError: it is not.
+    """
+    file = folder / "config.json"
+    check_choices(file, read_object(file), MULTIPLE_CHOICE)
 
 
 def is_written_here(file: Path) -> bool:
@@ -110,10 +138,18 @@ def is_written_here(file: Path) -> bool:
     return config.get("written_by") == WRITTEN_BY and "transformers_version" not in config
 
 
-def write_configs(folder: Path, hparams: HParams, tokenizer: Tokenizer | None, dtype: npt.DTypeLike) -> None:
+def write_configs(
+    folder: Path, hparams: HParams, tokenizer: Tokenizer | None, dtype: npt.DTypeLike, double_heads: bool = False
+) -> None:
     """Writes what `AutoModel` and `AutoTokenizer` want beside `model.safetensors`: configurations and vocabulary.
 
     A vocabulary that a model without one finds there is removed.
+
+    Args:
+        folder: where to.
+        hparams, tokenizer: of the model.
+        dtype: the type of its parameters.
+        double_heads: whether it has a multiple-choice head.
 
     Raises:
         OSError: a file cannot be written.
@@ -121,7 +157,7 @@ def write_configs(folder: Path, hparams: HParams, tokenizer: Tokenizer | None, d
     end_of_text = tokenizer.end_of_text if tokenizer else hparams.n_vocab - 1
     config = {
         **{name: known[0] for name, known in GPT2.items()},
-        "architectures": [ARCHITECTURES[0]],
+        "architectures": [DOUBLE_HEADS if double_heads else ARCHITECTURES[0]],
         **{theirs: getattr(hparams, ours) for ours, theirs in HPARAMS.items()},
         "n_inner": None,
         "reorder_and_upcast_attn": False,

@@ -16,18 +16,20 @@ log = logging.getLogger(__name__)
 
 
 def read_text(file: Path) -> str:
-    """The text in a file, whatever its line ends.
+    """The text in a file, whatever its line ends, and without the mark that Windows may put before it.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not UTF-8.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"{file.name} is missing in {file.parent}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8 ({error}): replace it with a sound copy") from None
+        raise ValueError(
+            f"{file} is not text in UTF-8 ({error}): convert it, or replace it with a sound copy"
+        ) from None
 
 
 def read_json(file: Path) -> Any:

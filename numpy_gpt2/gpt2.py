@@ -1,24 +1,23 @@
-"""The way in: `load` a model, ask it for logits, let it write."""
+"""The way in: `load` a model, ask it for logits, let it write, score a text with it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import checkpoints, model
+from . import checkpoints, model, scoring
 from .configs import read_hparams
 from .download import download, expand, is_on_disk, model_folder, model_name
-from .generation import TextStream, generate
-from .params import Array, HParams, Params, count_params, init_params
-from .sampling import check_sampling, check_whole_number, next_token
+from .generation import Options, Prompt, TextStream, as_prompts, check_options, generate, require, start_rows
+from .heads import DoubleHeads, check_choices, double_heads
+from .params import Array, HParams, Linear, Params, count_params, init_params
+from .sampling import check_whole_number
 from .tokenizer import Tokenizer
 from .vocabulary import find_vocabulary
-
-Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
 
 
 class GPT2:
@@ -29,13 +28,22 @@ class GPT2:
         params: its parameters; `params.h[0].mlp.c_fc.w` is a plain NumPy array.
         tokenizer: text to ids and back; None for a model that came without a vocabulary, which knows only ids.
         name: what it was loaded as.
+        multiple_choice_head: the second head of a double-heads model, otherwise None.
     """
 
-    def __init__(self, hparams: HParams, params: Params, tokenizer: Tokenizer | None, name: str) -> None:
+    def __init__(
+        self,
+        hparams: HParams,
+        params: Params,
+        tokenizer: Tokenizer | None,
+        name: str,
+        multiple_choice_head: Linear | None = None,
+    ) -> None:
         self.hparams = hparams
         self.params = params
         self.tokenizer = tokenizer
         self.name = name
+        self.multiple_choice_head = multiple_choice_head
 
     def __repr__(self) -> str:
         return f"<GPT2 {self.name}: {count_params(self.params):,} parameters, {self.hparams}>"
@@ -44,12 +52,16 @@ class GPT2:
         """A past in which nothing has been read yet, to give to `logits`."""
         return model.Past(self.params, self.hparams.n_head, n_batch)
 
-    def logits(self, ids: npt.ArrayLike, past: model.Past | None = None) -> Array:
+    def logits(
+        self, ids: npt.ArrayLike, past: model.Past | None = None, token_type_ids: npt.ArrayLike | None = None
+    ) -> Array:
         """Scores for the token that follows each position; `layers.softmax` makes them probabilities.
 
-        With a past, ids continue the tokens that were read with it before, and are added to it.
+        With a past, ids continue the tokens that were read with it before, and are added to it. Texts of
+        different lengths may be padded on the right, as `Tokenizer.encode_batch` does it: what follows
+        a text changes nothing in it. With token_type_ids, the embedding of that token is added to each.
 
-        Shapes: ids `[n_seq]` or `[n_batch, n_seq]` to `[..., n_seq, n_vocab]`.
+        Shapes: ids and token_type_ids `[n_seq]` or `[n_batch, n_seq]` to `[..., n_seq, n_vocab]`.
 
         Raises:
             ValueError: the ids are not ids of this model, or too many for its context; or the past was
@@ -57,77 +69,212 @@ class GPT2:
         """
         if past is not None and past.params is not self.params:
             raise ValueError("this past was made for another model; new_past() makes one for this")
-        batch = model.check_ids(ids, self.hparams, past)
-        logits = model.logits(batch, self.params, self.hparams.n_head, past)
+        batch, types = self._check(ids, past, token_type_ids)
+        logits = model.logits(batch, self.params, self.hparams.n_head, past, types)
         return logits if np.ndim(ids) == 2 else logits[0]
+
+    def hidden_states(self, ids: npt.ArrayLike, token_type_ids: npt.ArrayLike | None = None) -> list[Array]:
+        """The vectors that run through the model: what enters each block, and last, normalised, what leaves them all.
+
+        They are those of `GPT2Model` in transformers, with `output_hidden_states`.
+
+        Shapes: ids and token_type_ids `[n_seq]` or `[n_batch, n_seq]` to n_layer + 1 times `[..., n_seq, n_embd]`.
+
+        Raises:
+            ValueError: the ids are not ids of this model, or too many for its context.
+        """
+        batch, types = self._check(ids, token_type_ids=token_type_ids)
+        states = model.hidden_states(batch, self.params, self.hparams.n_head, token_type_ids=types)
+        return [x if np.ndim(ids) == 2 else x[0] for x in states]
 
     def generate(
         self,
-        prompt: Prompt,
-        max_new_tokens: int = 64,
+        prompt: Prompt | Sequence[Prompt],
+        max_new_tokens: int | None = None,
+        *,
+        max_length: int | None = None,
+        num_return_sequences: int = 1,
         temperature: float = 1.0,
         top_k: int = 40,
         top_p: float = 1.0,
-        seed: int | None = None,
-    ) -> str:
-        """Continues a prompt, and returns the continuation.
+        repetition_penalty: float = 1.0,
+        stop: str | Sequence[str] | None = None,
+        seed: int | np.random.SeedSequence | None = None,
+        slide: bool = False,
+        return_full_text: bool = False,
+        return_details: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> Any:
+        """Continues a prompt, or several at once, and returns the continuation.
 
-        It ends where the model ends the text, after `max_new_tokens`, or when the context is full.
+        It ends where the model ends the text, at a stop string, after as many tokens as are asked for, or
+        when the context is full.
 
         Args:
-            prompt: text or token ids; if empty, the model begins a text of its own.
-            max_new_tokens: how many tokens to add at most.
+            prompt: text or token ids; if empty, as [] is, the model begins a text of its own. Or a list
+                of prompts, which are worked on as one batch.
+            max_new_tokens: how many tokens to add at most; by default 64.
+            max_length: the same, but counted with those of the prompt.
+            num_return_sequences: how many continuations of each prompt.
             temperature: 0 for the likeliest token each time; below 1 less, above 1 more surprising.
             top_k: draw only from the k likeliest tokens; 0 for all.
             top_p: draw only from the likeliest tokens with this probability together; 1 for all.
-            seed: the same seed gives the same text; None another one each time.
+            repetition_penalty: above 1, tokens that are in the text already become less likely.
+            stop: a string, or several, before which the text is cut off.
+            seed: the same seed gives the same texts; None others each time. With a
+                `numpy.random.SeedSequence`, each call goes on with the random numbers that follow.
+            slide: where the context is full, even by the prompt alone, keep only its newest half and go on,
+                which takes a while each time.
+            return_full_text: return the prompt before the continuation.
+            return_details: return a `Generation` in place of each string.
+            progress: is called after each step with the number of texts that took part.
+
+        Returns:
+            A string (or `Generation`) for one prompt, a list of them with num_return_sequences above 1;
+            for a list of prompts, a list of what each of them would give alone.
 
         Raises:
-            ValueError: an argument is out of its range, or the prompt is longer than the context.
+            ValueError: an argument is out of its range, or a prompt is longer than the context.
         """
-        return "".join(self.stream(prompt, max_new_tokens, temperature, top_k, top_p, seed))
+        options = Options(
+            max_new_tokens, max_length, temperature, top_k, top_p, repetition_penalty,
+            stop, seed, slide, return_full_text
+        )  # fmt: skip
+        check_options(options)
+        check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
+        if not return_details:
+            require(self.tokenizer)
+        prompts, several = as_prompts(prompt)
+        rows = start_rows(prompts, num_return_sequences, options, self.hparams, self.tokenizer)
+        for n_grown in generate(rows, self.params, self.hparams.n_head, slide):
+            if progress:
+                progress(n_grown)
+        made: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
+        if num_return_sequences > 1:
+            made = [made[i : i + num_return_sequences] for i in range(0, len(made), num_return_sequences)]
+        return made if several else made[0]
 
-    def stream(
-        self,
-        prompt: Prompt,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
-        top_k: int = 40,
-        top_p: float = 1.0,
-        seed: int | None = None,
-    ) -> TextStream:
-        """Like `generate`, but returns the text piece by piece, as it is made.
+    def stream(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Any) -> TextStream:
+        """Like `generate`, but returns the text of one prompt piece by piece, as it is made: whole characters only.
+
+        Args:
+            prompt: text or token ids.
+            max_new_tokens: how many tokens to add at most; by default 64.
+            options: `max_length`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `stop`, `seed`,
+                `slide` and `return_full_text`, as for `generate`.
 
         Raises:
             ValueError: as `generate`, before the first piece.
         """
-        if self.tokenizer is None:
-            raise ValueError(
-                f"the model {self.name} came without a vocabulary "
-                "(tokenizer.json, or vocab.json and merges.txt) and knows only ids"
-            )
-        check_sampling(temperature, top_k, top_p)
-        check_whole_number("max_new_tokens", max_new_tokens)
-        if seed is not None:
-            check_whole_number("seed", seed)
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        batch = model.check_ids(ids if len(ids) else [self.tokenizer.end_of_text], self.hparams)
-        if len(batch) != 1:
-            raise ValueError(f"there are {len(batch)} rows of token ids; give one prompt at a time")
-        rng = np.random.default_rng(seed)
+        if unknown := options.keys() - {*Options._fields}:
+            raise TypeError(f"stream() got an unexpected keyword argument {min(unknown)!r}")
+        chosen = Options(max_new_tokens, **options)
+        check_options(chosen)
+        require(self.tokenizer)
+        prompts, several = as_prompts(prompt)
+        if several:
+            raise ValueError("stream takes one prompt at a time; generate takes several")
+        (row,) = start_rows(prompts, 1, chosen, self.hparams, self.tokenizer)
+        return TextStream(row, generate([row], self.params, self.hparams.n_head, chosen.slide))
 
-        def choose(logits: Array) -> int:
-            return next_token(logits, rng, temperature, top_k, top_p)
+    def score(self, text: Prompt, stride: int | None = None) -> Iterator[scoring.Scores]:
+        """Scores every token of a text but the first: its log-probability and its rank, given those before it.
 
-        tokens = generate(
-            batch[0].tolist(),
-            self.params,
-            self.hparams.n_head,
-            choose,
-            max_new_tokens,
-            end_of_text=self.tokenizer.end_of_text,
-        )
-        return TextStream(tokens, self.tokenizer)
+        Args:
+            text: text or token ids, of any length.
+            stride: for a text longer than the context, how far its windows are apart, in tokens: less
+                than the context, by default half of it.
+
+        Returns:
+            An iterator of the scores of so many tokens at a time, each `[1, n_seq]`.
+
+        Raises:
+            ValueError: the ids are not ids of this model, or stride is out of its range.
+        """
+        ids = model.check_ids(self._ids(text), self.hparams)
+        return scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride))
+
+    def loss(self, ids: npt.ArrayLike, labels: npt.ArrayLike | None = None, stride: int | None = None) -> float:
+        """The cross-entropy of the model's predictions, in nats per token: the mean of minus each log-probability.
+
+        The first token of a text is not predicted. A text longer than the context is read in windows,
+        as `scoring` says.
+
+        Args:
+            ids: `[n_seq]` or `[n_batch, n_seq]`.
+            labels: the tokens to predict, if they are not ids themselves; -100 for one that does not
+                count, such as padding. Shaped like ids and, as in transformers, not shifted.
+            stride: as for `score`.
+
+        Raises:
+            ValueError: ids or labels are not ids of this model, nothing is left to predict, or stride is
+                out of its range.
+        """
+        ids = model.check_ids(ids, self.hparams)
+        labels = ids if labels is None else np.atleast_2d(labels)
+        model.check_indices("labels", labels, ids.shape, self.hparams.n_vocab, scoring.IGNORED)
+        scores = scoring.join(scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride), labels))
+        return scoring.cross_entropy(scores.log_probabilities, labels[:, 1:])
+
+    def perplexity(self, text: Prompt, stride: int | None = None) -> float:
+        """How many tokens the model hesitates between on average: the exponential of the loss.
+
+        Args:
+            text: text or token ids, of any length.
+            stride: as for `score`.
+
+        Raises:
+            ValueError: as `loss`.
+        """
+        return scoring.perplexity(self.loss(self._ids(text), stride=stride))
+
+    def double_heads(
+        self,
+        ids: npt.ArrayLike,
+        mc_token_ids: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
+        mc_labels: npt.ArrayLike | None = None,
+    ) -> DoubleHeads:
+        """What both heads of a double-heads model say of several choices: logits, scores and, given labels, losses.
+
+        Arguments and results are named as in `GPT2DoubleHeadsModel` of transformers.
+
+        Args:
+            ids: the choices, `[n_batch, n_choices, n_seq]`.
+            mc_token_ids: where the classification token of each stands, `[n_batch, n_choices]`; by default last.
+            token_type_ids: tokens whose embeddings are added, shaped like ids.
+            labels: the tokens to predict, shaped like ids and not shifted; -100 for one that does not count.
+            mc_labels: which choice is the right one, `[n_batch]`; -100 for one that does not count.
+
+        Raises:
+            ValueError: this model has no second head, or an argument is out of its range or shape.
+        """
+        if self.multiple_choice_head is None:
+            raise ValueError("this model has no multiple-choice head; a folder that GPT2DoubleHeadsModel saved has one")
+        given = check_choices(self.hparams, ids, mc_token_ids, token_type_ids, labels, mc_labels)
+        return double_heads(given, self.params, self.multiple_choice_head, self.hparams.n_head)
+
+    def _ids(self, text: Prompt) -> npt.ArrayLike:
+        """The ids of what may be text or ids."""
+        return require(self.tokenizer).encode(text) if isinstance(text, str) else text
+
+    def _check(
+        self, ids: npt.ArrayLike, past: model.Past | None = None, token_type_ids: npt.ArrayLike | None = None
+    ) -> tuple[Array, Array | None]:
+        """Ids and token types from outside, checked, as `[n_batch, n_seq]`."""
+        batch = model.check_ids(ids, self.hparams)
+        model.check_fits(batch, self.hparams, past)
+        if token_type_ids is None:
+            return batch, None
+        types = np.atleast_2d(token_type_ids)
+        return batch, model.check_indices("token_type_ids", types, batch.shape, self.hparams.n_vocab)
+
+    def _stride(self, stride: int | None) -> int:
+        """The stride to score with: half of the context, if it is not said."""
+        stride = self.hparams.n_ctx // 2 if stride is None else stride
+        check_whole_number("stride", stride, at_least=1, at_most=self.hparams.n_ctx - 1)
+        return stride
 
 
 def load(
@@ -163,11 +310,14 @@ def load(
             f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, but the hyper-parameters say {hparams.n_vocab}"
         )
     params = checkpoints.load_params(folder, hparams, tokenizer, dtype)
-    return GPT2(hparams, params, tokenizer, name=os.fspath(name_or_folder))
+    head = checkpoints.load_multiple_choice_head(folder, hparams, dtype)
+    return GPT2(hparams, params, tokenizer, os.fspath(name_or_folder), head)
 
 
 def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
     """Saves a model as Hugging Face does: `load` opens the folder, and so do `GPT2LMHeadModel` and `AutoTokenizer`.
+
+    A model with a multiple-choice head is saved with it, for `GPT2DoubleHeadsModel`.
 
     The folder is made if it is not there; a model that was saved to it before is replaced.
 
@@ -175,7 +325,7 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
         OSError: the folder cannot be written.
         ValueError: it holds another model, or a vocabulary, that was not saved here.
     """
-    checkpoints.save(expand(folder), model.hparams, model.params, model.tokenizer)
+    checkpoints.save(expand(folder), model.hparams, model.params, model.tokenizer, model.multiple_choice_head)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> GPT2:

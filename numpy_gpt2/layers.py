@@ -43,6 +43,24 @@ def softmax(x: Array) -> Array:
     return e / np.sum(e, axis=-1, keepdims=True)
 
 
+def log_softmax(x: Array) -> Array:
+    """The natural logarithms of the probabilities that softmax gives: never above 0.
+
+    log_softmax(x)_i = x_i - log(sum_j exp(x_j))
+
+    A text's probability is the product of its tokens', which soon is too small a number to hold; the
+    sum of their logarithms is not. Here, too, the largest score is subtracted first.
+
+    Shapes: `[..., n]` to `[..., n]`.
+    Source: the logarithm of softmax.
+
+    >>> np.exp(log_softmax(np.log([1.0, 2.0, 5.0]))).round(3)
+    array([0.125, 0.25 , 0.625])
+    """
+    x = x - np.max(x, axis=-1, keepdims=True)
+    return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
+
+
 def gelu(x: Array) -> Array:
     """Gaussian error linear unit: leaves large positive numbers as they are, and brings negative ones close to 0.
 
@@ -105,13 +123,13 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     Dividing by sqrt(d_head) keeps the typical score from growing with d_head: very large scores would
     put almost all the weight on one key.
 
-    Shapes: q `[..., n_query, d_head]`, k and v `[..., n_key, d_head]`, mask `[n_query, n_key]` (the same
-    for every text and head) to `[..., n_query, d_head]`.
+    Shapes: q `[..., n_query, d_head]`, k and v `[..., n_key, d_head]`, mask `[..., n_query, n_key]` (or
+    without leading axes, the same for every text and head) to `[..., n_query, d_head]`.
     Source: Vaswani 3.2.1; `multihead_attn` and `mask_attn_weights`.
 
     Two positions with equal keys: the first sees only itself, the second takes the mean of both values.
 
-    >>> attention(np.ones((2, 1)), np.ones((2, 1)), np.array([[1.0], [3.0]]), causal_mask(2, 2))
+    >>> attention(np.ones((2, 1)), np.ones((2, 1)), np.array([[1.0], [3.0]]), causal_mask(np.arange(2), 2))
     array([[1.],
            [2.]])
     """
@@ -120,23 +138,25 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     return weights @ v  # [..., n_query, d_head]
 
 
-def causal_mask(n_query: int, n_key: int) -> Array:
+def causal_mask(positions: Array, n_key: int) -> Array:
     """Which keys each query may see: that of its own position and all before it.
+
+    causal_mask(positions)_ij = (j <= positions_i)
 
     In training, the whole text is given at once: a position that saw what follows could look up the very
     token that it has to predict. In use, since nothing that follows can change a position's key and
     value, these can be kept.
 
-    The queries are the last n_query of n_key positions: query i stands at position n_key - n_query + i.
-
-    Shapes: `[n_query, n_key]`, True where the query may look.
+    Shapes: positions of the queries `[..., n_query]` to `[..., n_query, n_key]`, True where the query may look.
     Source: Vaswani 3.2.3; `attention_mask`.
 
-    >>> causal_mask(2, 4).astype(int)
+    Queries at the last two of four positions:
+
+    >>> causal_mask(np.array([2, 3]), 4).astype(int)
     array([[1, 1, 1, 0],
            [1, 1, 1, 1]])
     """
-    return np.tri(n_query, n_key, n_key - n_query, dtype=bool)
+    return np.arange(n_key) <= positions[..., None]
 
 
 def split_heads(x: Array, n_head: int) -> Array:
@@ -171,10 +191,11 @@ def merge_heads(x: Array) -> Array:
 class KeyValueStore(Protocol):
     """What attention asks of the past; `model.LayerPast` does it."""
 
-    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Keeps the keys and values of new positions, and returns those of all positions, old and new.
+    def append(self, k: Array, v: Array) -> tuple[Array, Array, Array]:
+        """Keeps the keys and values of new positions, and returns those of all, and which each new one may see.
 
-        Shapes: `[n_batch, n_head, n_seq, d_head]` to `[n_batch, n_head, n_key, d_head]`.
+        Shapes: `[n_batch, n_head, n_seq, d_head]` twice, to `[n_batch, n_head, n_key, d_head]` twice and
+        `[n_batch, 1, n_seq, n_key]`.
         """
 
 
@@ -195,9 +216,10 @@ def multi_head_attention(x: Array, params: Attention, n_head: int, past: KeyValu
     """
     q, k, v = np.split(linear(x, params.c_attn), 3, axis=-1)  # each [n_batch, n_seq, n_embd]
     q, k, v = split_heads(q, n_head), split_heads(k, n_head), split_heads(v, n_head)  # [n_batch, n_head, n_seq, d_head]
-    if past is not None:
-        k, v = past.append(k, v)  # [n_batch, n_head, n_key, d_head]
-    mask = causal_mask(n_query=q.shape[-2], n_key=k.shape[-2])
+    if past is None:
+        mask = causal_mask(np.arange(x.shape[1]), n_key=x.shape[1])  # [n_seq, n_seq]
+    else:
+        k, v, mask = past.append(k, v)  # [n_batch, n_head, n_key, d_head] twice, [n_batch, 1, n_seq, n_key]
     a = attention(q, k, v, mask)  # [n_batch, n_head, n_seq, d_head]
     return linear(merge_heads(a), params.c_proj)  # [n_batch, n_seq, n_embd]
 

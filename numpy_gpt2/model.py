@@ -8,96 +8,156 @@ A text is a row of tokens, pieces of words; a token's id is its number in the vo
     normalised a last time                [n_batch, n_seq, n_embd]
     logits                                [n_batch, n_seq, n_vocab]    row i scores what follows token i
 
-A `Past` keeps what was computed for the tokens read so far, so that a text can be continued one token
-at a time without reading it again.
+A `Past` keeps what was computed for the tokens read so far, so that texts can be continued one token at
+a time without reading them again.
 
 Source of all: `model` in OpenAI's `src/model.py`. The functions trust their ids: what comes from outside
-goes through `check_ids` first.
+goes through `check_ids` and `check_fits` first.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .layers import block, layer_norm
+from .layers import block, causal_mask, layer_norm
 from .params import Array, HParams, Params
 
 
 class LayerPast(NamedTuple):
-    """One block's part of a `Past`."""
+    """One block's part of a `Past` during one pass, whose tokens stand at `positions`."""
 
-    k: Array  # keys, [n_batch, n_head, n_ctx, d_head]; the first `length` positions are filled
+    k: Array  # keys, [n_batch, n_head, room, d_head]
     v: Array  # values, the same shape
-    length: int  # positions filled before this pass
+    positions: Array  # [n_batch, n_seq]
+    mask: Array  # which keys a position may see, [n_batch, 1, n_seq, n_key]: the same for all heads
 
-    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Keeps the keys and values of new positions, and returns those of all positions, old and new.
+    def append(self, k: Array, v: Array) -> tuple[Array, Array, Array]:
+        """Keeps the keys and values of new positions, and returns those of all, and which each new one may see.
 
-        All blocks of one pass begin at the same `length`; `transformer` advances `Past.length` at the end.
+        All blocks of one pass begin at the same positions; `Past.lengths` advances at its end.
 
-        Shapes: `[n_batch, n_head, n_seq, d_head]` to `[n_batch, n_head, length + n_seq, d_head]`.
+        Shapes: `[n_batch, n_head, n_seq, d_head]` twice, to `[n_batch, n_head, n_key, d_head]` twice and
+        `[n_batch, 1, n_seq, n_key]`.
         """
-        end = self.length + k.shape[-2]
-        self.k[:, :, self.length : end] = k
-        self.v[:, :, self.length : end] = v
-        return self.k[:, :, :end], self.v[:, :, :end]
+        rows = np.arange(len(k))[:, None]  # [n_batch, 1]
+        # Indexed by rows and positions, the stores are [n_batch, n_seq, n_head, d_head].
+        self.k[rows, :, self.positions] = np.swapaxes(k, 1, 2)
+        self.v[rows, :, self.positions] = np.swapaxes(v, 1, 2)
+        n_key = self.mask.shape[-1]
+        return self.k[:, :, :n_key], self.v[:, :, :n_key], self.mask
 
 
 class Past:
     """The keys and values of all tokens read so far, in every block (the key/value cache).
 
-    They depend on a token and those before it, never on what follows: computed once, they stay. There
-    is room for n_ctx tokens of each of n_batch texts, which are all read in step.
+    They depend on a token and those before it, never on what follows: computed once, they stay. Each of
+    n_batch texts has a length of its own. Texts that were read together, padded on the right to the same
+    length, need only their lengths set right: what stands behind a text's end is never looked at, and its
+    next tokens are written over it.
 
     Attributes:
         params: the parameters that it was made with; with others it means nothing.
-        k, v: `[n_layer, n_batch, n_head, n_ctx, d_head]`.
-        length: how many positions are filled. Lower it to forget the last ones.
+        k, v: `[n_layer, n_batch, n_head, room, d_head]`.
+        lengths: how many positions of each text are filled, `[n_batch]`. Lower one to forget the last ones.
     """
 
-    def __init__(self, params: Params, n_head: int, n_batch: int = 1) -> None:
+    def __init__(self, params: Params, n_head: int, n_batch: int = 1, room: int | None = None) -> None:
+        """An empty past with room for so many tokens of each text, by default n_ctx."""
         self.params = params
         n_ctx, n_embd = params.wpe.shape
-        shape = (len(params.h), n_batch, n_head, n_ctx, n_embd // n_head)
-        self.k = np.empty_like(params.wpe, shape=shape)
-        self.v = np.empty_like(params.wpe, shape=shape)
-        self.length = 0
+        shape = (len(params.h), n_batch, n_head, n_ctx if room is None else room, n_embd // n_head)
+        self.k = np.zeros_like(params.wpe, shape=shape)  # no garbage: even with a weight of 0, NaN would be seen
+        self.v = np.zeros_like(params.wpe, shape=shape)
+        self.lengths = np.zeros(n_batch, int)
 
-    def layer(self, i: int) -> LayerPast:
-        """The part of block i: views of `k` and `v`, so that what the block keeps is kept here."""
-        return LayerPast(self.k[i], self.v[i], self.length)
+    @property
+    def room(self) -> int:
+        """How many tokens of each text it can hold."""
+        return self.k.shape[3]
+
+    def positions(self, n_seq: int) -> Array:
+        """Where the next n_seq tokens of each text stand, `[n_batch, n_seq]`."""
+        return self.lengths[:, None] + np.arange(n_seq)
+
+    def layers(self, positions: Array) -> Iterator[LayerPast]:
+        """The part of each block, for new tokens at these positions: views of `k` and `v`."""
+        mask = causal_mask(positions, n_key=int(positions.max()) + 1)[:, None]
+        for k, v in zip(self.k, self.v, strict=True):
+            yield LayerPast(k, v, positions, mask)
+
+    def row(self, i: int) -> Past:
+        """The past of text i alone: a view, so that what is read with it is in the whole as well."""
+        view = copy.copy(self)
+        view.k, view.v, view.lengths = self.k[:, i : i + 1], self.v[:, i : i + 1], self.lengths[i : i + 1]
+        return view
+
+    def select(self, rows: Sequence[int]) -> Past:
+        """A copy with only these texts, in this order; one that is named several times is in it as often."""
+        n_head = self.k.shape[2]
+        chosen = Past(self.params, n_head, len(rows), self.room)
+        chosen.lengths[:] = self.lengths[rows]
+        n_key = max(chosen.lengths)
+        for ours, theirs in zip([*self.k, *self.v], [*chosen.k, *chosen.v], strict=True):  # of one block at a time
+            theirs[:, :, :n_key] = ours[rows, :, :n_key]
+        return chosen
 
 
-def embed(ids: Array, params: Params, start: int = 0) -> Array:
+def embed(ids: Array, params: Params, positions: Array, token_type_ids: Array | None = None) -> Array:
     """Gives each token the sum of two vectors: one for the token and one for its position.
 
-    embed(ids)_i = wte[ids_i] + wpe[start + i] for one text, whose first token here stands at `start`
+    embed(ids)_i = wte[ids_i] + wpe[positions_i]
 
     But for the mask, attention knows nothing of order: where a token stands has to be in its vector.
 
-    Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
-    Source: Vaswani et al. 2017, section 3.5 (there the positions' vectors are not learned).
+    Fine-tuned models may add a third: that of a token whose id says what kind of text the token is in,
+    such as who speaks.
+
+    Shapes: ids and token_type_ids `[n_batch, n_seq]`, positions `[n_batch, n_seq]` or `[n_seq]`, to
+    `[n_batch, n_seq, n_embd]`.
+    Source: Vaswani et al. 2017, section 3.5 (there the positions' vectors are not learned); for the
+    third, Wolf et al. 2019, "TransferTransfo", section 3.
     """
-    return params.wte[ids] + params.wpe[start : start + ids.shape[-1]]
+    x = params.wte[ids] + params.wpe[positions]
+    return x if token_type_ids is None else x + params.wte[token_type_ids]
 
 
-def transformer(ids: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
-    """Everything before the output head: for each position, the vector that the next token is scored with.
+def hidden_states(
+    ids: Array, params: Params, n_head: int, past: Past | None = None, token_type_ids: Array | None = None
+) -> Iterator[Array]:
+    """What enters each block, one after the other; and last, what leaves the stack, normalised.
 
-    With a past, ids continue the text that it holds; afterwards it holds them as well.
+    With a past, ids continue the texts that it holds; afterwards it holds them as well.
 
-    Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
+    Shapes: `[n_batch, n_seq]` to n_layer + 1 times `[n_batch, n_seq, n_embd]`.
     Source: Radford et al. 2019, section 2.3.
     """
-    x = embed(ids, params, start=0 if past is None else past.length)
-    for i, block_params in enumerate(params.h):
-        x = block(x, block_params, n_head, None if past is None else past.layer(i))
+    n_seq = ids.shape[-1]
+    positions = np.arange(n_seq) if past is None else past.positions(n_seq)
+    layer_pasts = itertools.repeat(None) if past is None else past.layers(positions)
+    x = embed(ids, params, positions, token_type_ids)
+    for block_params, layer_past in zip(params.h, layer_pasts, strict=False):
+        yield x
+        x = block(x, block_params, n_head, layer_past)
     if past is not None:
-        past.length += ids.shape[-1]
-    return layer_norm(x, params.ln_f)
+        past.lengths += n_seq
+    yield layer_norm(x, params.ln_f)
+
+
+def transformer(
+    ids: Array, params: Params, n_head: int, past: Past | None = None, token_type_ids: Array | None = None
+) -> Array:
+    """Everything before the output head, the last of the hidden states: what the next token is scored with.
+
+    Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
+    """
+    return deque(hidden_states(ids, params, n_head, past, token_type_ids), maxlen=1).pop()
 
 
 def output_head(x: Array, params: Params) -> Array:
@@ -113,22 +173,23 @@ def output_head(x: Array, params: Params) -> Array:
     return x @ params.wte.T
 
 
-def logits(ids: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
+def logits(
+    ids: Array, params: Params, n_head: int, past: Past | None = None, token_type_ids: Array | None = None
+) -> Array:
     """The whole model. The softmax of row i is the probability of each token to come right after `ids_i`.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_vocab]`.
     """
-    return output_head(transformer(ids, params, n_head, past), params)
+    return output_head(transformer(ids, params, n_head, past, token_type_ids), params)
 
 
-def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) -> Array:
+def check_ids(ids: npt.ArrayLike, hparams: HParams) -> Array:
     """Checks token ids from outside, and returns them with the batch axis that the model wants.
 
     Shapes: `[n_seq]` or `[n_batch, n_seq]` to `[n_batch, n_seq]`.
 
     Raises:
-        ValueError: ids are empty, of rows of different lengths, not whole numbers, outside the
-            vocabulary, too many for the context, or of another batch size than the past.
+        ValueError: ids are empty, of rows of different lengths, not whole numbers, or outside the vocabulary.
     """
     try:
         array = np.asarray(ids)
@@ -136,6 +197,8 @@ def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) ->
         raise ValueError("token ids must be one row of numbers, or several rows of the same length") from error
     if array.size == 0:
         raise ValueError("there are no token ids to read: give at least one")
+    if array.dtype.kind == "U":
+        raise ValueError("token ids are wanted, and this is text: the tokenizer's encode makes ids of it")
     if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
             f"token ids must be whole numbers in the shape [n_seq] or [n_batch, n_seq], "
@@ -146,16 +209,42 @@ def check_ids(ids: npt.ArrayLike, hparams: HParams, past: Past | None = None) ->
         raise ValueError(
             f"token id {outside[0]} is outside the vocabulary, which has the ids 0 to {hparams.n_vocab - 1}"
         )
-    batch = np.atleast_2d(array)
-    n_batch, n_seq = batch.shape
-    n_past = 0 if past is None else past.length
-    if n_past + n_seq > hparams.n_ctx:
+    return np.atleast_2d(array)
+
+
+def check_fits(ids: Array, hparams: HParams, past: Past | None = None) -> None:
+    """Checks that the context holds token ids, `[n_batch, n_seq]`, and that they continue the texts of a past.
+
+    Raises:
+        ValueError: they are too many for the context, or of another batch size than the past.
+    """
+    n_batch, n_seq = ids.shape
+    if past is not None and len(past.lengths) != n_batch:
+        raise ValueError(
+            f"the past was made for a batch of {len(past.lengths)}, but the token ids are a batch of {n_batch}"
+        )
+    n_past = 0 if past is None else max(past.lengths)
+    room = hparams.n_ctx if past is None else past.room
+    if n_past + n_seq > room:
         read = f" ({n_past} of them read before)" if n_past else ""
-        raise ValueError(
-            f"{n_past + n_seq} tokens{read} are too many for this model, whose context holds {hparams.n_ctx}"
-        )
-    if past is not None and past.k.shape[1] != n_batch:
-        raise ValueError(
-            f"the past was made for a batch of {past.k.shape[1]}, but the token ids are a batch of {n_batch}"
-        )
-    return batch
+        whose = f"model, whose context holds {room}" if room == hparams.n_ctx else f"past, which has room for {room}"
+        raise ValueError(f"{n_past + n_seq} tokens{read} are too many for this {whose}")
+
+
+def check_indices(
+    name: str, values: npt.ArrayLike, shape: tuple[int, ...], n: int, ignored: int | None = None
+) -> Array:
+    """Checks what stands beside token ids: whole numbers, 0 to n - 1 or `ignored`, in this shape.
+
+    Raises:
+        ValueError: they are not.
+    """
+    array = np.asarray(values)
+    if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
+        is_now = f"{array.dtype} in the shape {list(array.shape)}"
+        raise ValueError(f"{name} must be whole numbers in the shape {list(shape)}, not {is_now}")
+    outside = array[(array != ignored) & ((array < 0) | (array >= n))]
+    if outside.size:
+        also = "" if ignored is None else f", or {ignored} for one that does not count"
+        raise ValueError(f"{name} holds {outside[0]}; it must hold numbers from 0 to {n - 1}{also}")
+    return array

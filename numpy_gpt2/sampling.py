@@ -8,11 +8,30 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 
 from .layers import softmax
 from .params import Array
+
+
+def penalize_repetition(logits: Array, ids: Sequence[int], penalty: float) -> Array:
+    """Makes the tokens of a text less likely to come again: divides their logits by the penalty.
+
+    Negative logits are multiplied by it, which makes them smaller, too. A penalty below 1 makes
+    repetition more likely. However often a token is in the text, it counts once.
+
+    Shapes: logits `[n_vocab]`.
+    Source: Keskar et al. 2019, "CTRL", section 4.1 (there without the multiplication).
+
+    >>> penalize_repetition(np.array([1.0, 2.0, -2.0, 3.0]), [1, 2, 2], 2.0)
+    array([ 1.,  1., -4.,  3.])
+    """
+    seen = logits[np.asarray(ids, int)]
+    penalized = logits.copy()
+    penalized[np.asarray(ids, int)] = np.where(seen < 0, seen * penalty, seen / penalty)
+    return penalized
 
 
 def scale_by_temperature(logits: Array, temperature: float) -> Array:
@@ -73,13 +92,17 @@ def next_token(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    ids: Sequence[int] = (),
 ) -> int:
     """Chooses the next token: the likeliest at temperature 0, otherwise one drawn from those that remain.
 
     Args:
         logits: `[n_vocab]`.
         rng: where the randomness comes from.
-        temperature, top_k, top_p: as `check_sampling` describes them, applied in this order.
+        temperature, top_k, top_p, repetition_penalty: as `check_sampling` describes them. The penalty
+            comes first, even at temperature 0; then the others, in this order.
+        ids: the text so far, for the penalty.
 
     Source: `sample_sequence` in OpenAI's `src/sample.py`.
 
@@ -88,6 +111,8 @@ def next_token(
     """
     if not math.isfinite(logits.max()):
         raise ValueError("the model's logits are not finite numbers: are all of its parameters?")
+    if repetition_penalty != 1:
+        logits = penalize_repetition(logits, ids, repetition_penalty)
     if temperature == 0:
         return int(np.argmax(logits))
     logits = scale_by_temperature(logits, temperature)
@@ -98,29 +123,39 @@ def next_token(
     return draw(logits, rng)
 
 
-def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
+def check_sampling(
+    temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, repetition_penalty: float = 1.0
+) -> None:
     """Checks how the next token is to be chosen.
 
     Args:
         temperature: 0 for the likeliest token each time, or what logits are divided by.
         top_k: how many of the likeliest tokens stay in the draw; 0 for all.
         top_p: how much probability stays in the draw; 1 for all.
+        repetition_penalty: what the logits of tokens that are in the text are divided by, if negative
+            multiplied by; 1 for no penalty.
 
     Raises:
         ValueError: one of them is out of its range.
     """
+    for name, value in (("temperature", temperature), ("top_p", top_p), ("repetition_penalty", repetition_penalty)):
+        if not isinstance(value, numbers.Real):
+            raise ValueError(f"{name} must be a number, not {value!r}")
     if not (temperature == 0 or 1e-4 <= temperature <= 1e4):
         raise ValueError(f"temperature must be 0 (the likeliest token each time) or 0.0001 to 10000, not {temperature}")
     check_whole_number("top_k", top_k)
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+    if not 1e-4 <= repetition_penalty <= 1e4:
+        raise ValueError(f"repetition_penalty must be 1 (none) or 0.0001 to 10000, not {repetition_penalty}")
 
 
-def check_whole_number(name: str, value: int) -> None:
-    """Checks a number of things, which may be 0.
+def check_whole_number(name: str, value: int, at_least: int = 0, at_most: float = math.inf) -> None:
+    """Checks a number of things.
 
     Raises:
-        ValueError: it is negative, or not a whole number.
+        ValueError: it is not a whole number, or out of its range.
     """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} must be a whole number, 0 or more, not {value!r}")
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not at_least <= value <= at_most:
+        upwards = f"{at_least} or more" if at_most == math.inf else f"{at_least} to {at_most}"
+        raise ValueError(f"{name} must be a whole number, {upwards}, not {value!r}")

@@ -15,9 +15,13 @@ bytes; OpenAI's `src/encoder.py`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+import numbers
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import regex
 
 from .vocabulary import Vocabulary, find_vocabulary, read_vocabulary, write_vocabulary
@@ -77,10 +81,19 @@ def byte_spelling(text: str) -> str:
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"the text is not UTF-8: it holds U+{ord(text[error.start]):04X}, half of a surrogate pair"
-        ) from None
+        code = ord(text[error.start])
+        # Python reads a byte that is not UTF-8 as U+DC00 plus its value.
+        what = f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}, half a surrogate pair"
+        raise ValueError(f"the text is not UTF-8: it holds {what}") from None
     return data.decode("latin-1").translate(BYTE_TO_CHARACTER)
+
+
+class Batch(NamedTuple):
+    """Texts in token ids, padded on the right to the length of the longest."""
+
+    ids: npt.NDArray[np.int64]  # [n_batch, n_seq]
+    lengths: npt.NDArray[np.int64]  # of each text without its padding, [n_batch]
+    mask: npt.NDArray[np.bool_]  # True where a token is of the text, False where it is padding, [n_batch, n_seq]
 
 
 class Tokenizer:
@@ -174,6 +187,37 @@ class Tokenizer:
             ids += word_ids
         return ids
 
+    def encode_batch(
+        self, texts: Sequence[str], pad: int | None = None, truncate: int | None = None, allow_special: bool = False
+    ) -> Batch:
+        """The token ids of several texts in one array, padded on the right.
+
+        Args:
+            texts: the texts.
+            pad: the id to pad with; by default that of `<|endoftext|>`, since GPT-2 has none for padding.
+            truncate: how many tokens to keep of a text at most, from its beginning; by default all.
+            allow_special: as in `encode`.
+
+        Raises:
+            ValueError: texts is a single one, `encode` refuses one of them, pad is not in the vocabulary,
+                or truncate is negative.
+
+        >>> batch = Tokenizer.gpt2().encode_batch(["Hello", "Hello tokenizers"])
+        >>> batch.ids
+        array([[15496, 50256, 50256],
+               [15496, 11241, 11341]])
+        >>> batch.lengths
+        array([1, 3])
+        """
+        if isinstance(texts, str):
+            raise ValueError("encode_batch takes a list of texts, and this is one text: encode takes that")
+        if truncate is not None and (not isinstance(truncate, numbers.Integral) or truncate < 0):
+            raise ValueError(f"truncate must be a number of tokens, 0 or more, not {truncate}")
+        pad = self.end_of_text if pad is None else pad
+        if not isinstance(pad, numbers.Integral) or not 0 <= pad < self.n_vocab:
+            raise ValueError(f"pad must be an id of the vocabulary, 0 to {self.n_vocab - 1}, not {pad}")
+        return pad_right([self.encode(text, allow_special)[:truncate] for text in texts], pad)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids. Bytes that are not UTF-8, as in half a character, become "�".
 
@@ -200,6 +244,18 @@ class Tokenizer:
 
     def _encode_word(self, word: str) -> list[int]:
         return [self.encoder[token] for token in merge(byte_spelling(word), self.ranks)]
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> Batch:
+    """Rows of ids in one array, the shorter ones filled up with the id `pad`.
+
+    Shapes: rows of any lengths to `[n_batch, n_seq]`, where n_seq is the greatest of them.
+    """
+    lengths = np.array([len(row) for row in rows], np.int64)
+    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    ids = np.full(mask.shape, pad, np.int64)
+    ids[mask] = [id for row in rows for id in row]
+    return Batch(ids, lengths, mask)
 
 
 def split(text: str) -> list[str]:

@@ -66,20 +66,20 @@ class TestAgainstPyTorch:
     def test_attention(self, dtype: str) -> None:
         q, k, v = (random(dtype, 2, 3, 5, 8, seed=seed) for seed in range(3))
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), is_causal=True)
-        assert_same(layers.attention(q, k, v, layers.causal_mask(5, 5)), theirs)
+        assert_same(layers.attention(q, k, v, layers.causal_mask(np.arange(5), 5)), theirs)
 
     def test_attention_with_large_scores(self, dtype: str) -> None:
         """A masked key has no weight even where its score is far above all others."""
         q, k, v = (random(dtype, 2, 3, 5, 8, seed=seed) for seed in range(3))
         q, k = (np.abs(q) * 100).astype(dtype), (-np.abs(k) * np.arange(500, 0, -100)[:, None]).astype(dtype)
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), is_causal=True)
-        assert_same(layers.attention(q, k, v, layers.causal_mask(5, 5)), theirs)
+        assert_same(layers.attention(q, k, v, layers.causal_mask(np.arange(5), 5)), theirs)
 
     def test_attention_of_the_last_positions_only(self, dtype: str) -> None:
         q, k, v = random(dtype, 2, 3, 2, 8), random(dtype, 2, 3, 5, 8, seed=1), random(dtype, 2, 3, 5, 8, seed=2)
         mask = torch.ones(5, 5, dtype=torch.bool).tril()[-2:]
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=mask)
-        assert_same(layers.attention(q, k, v, layers.causal_mask(2, 5)), theirs)
+        assert_same(layers.attention(q, k, v, layers.causal_mask(np.array([3, 4]), 5)), theirs)
 
     def test_multi_head_attention(self, dtype: str) -> None:
         model = random_model(HPARAMS, dtype)
@@ -109,7 +109,7 @@ def hugging_face_mask(n: int, dtype: str) -> Any:
 @pytest.mark.parametrize(("n_query", "n_key"), [(1, 1), (1, 6), (6, 6), (2, 6)])
 def test_causal_mask(n_query: int, n_key: int) -> None:
     theirs = torch.ones(n_key, n_key, dtype=torch.bool).tril()[n_key - n_query :]
-    np.testing.assert_array_equal(layers.causal_mask(n_query, n_key), theirs.numpy())
+    np.testing.assert_array_equal(layers.causal_mask(np.arange(n_key)[n_key - n_query :], n_key), theirs.numpy())
 
 
 def test_heads_split_as_in_pytorch_and_merge_back() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +39,17 @@ def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(*args: str | bytes | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "numpy_gpt2", *args],
-        **{"capture_output": True, "text": True, "encoding": "utf-8", "check": False, **options},
+        **{"text": True, "encoding": "utf-8", "check": False, **standard_streams(options), **options},
     )
+
+
+BYTES: dict[str, Any] = {"text": False, "encoding": None}
+
+
+def standard_streams(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that the options leave open: nothing to read, and what is written is kept."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return {name: stream for name, stream in streams.items() if options.get("input") is None or name != "stdin"}
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -64,9 +77,20 @@ class TestText:
         assert run("The king", "--greedy").stdout == run("The king", "--temperature", "0").stdout
 
     def test_all_options(self, tiny: GPT2) -> None:
-        options = "--max-new-tokens 20 --temperature 0.8 --top-k 7 --top-p 0.9 --seed 5".split()
-        expected = tiny.generate("The king", max_new_tokens=20, temperature=0.8, top_k=7, top_p=0.9, seed=5)
-        assert run("The king", *options).stdout == expected + "\n"
+        options = "--temperature 0.8 --top-k 7 --top-p 0.9 --repetition-penalty 1.1 --seed 5 --stop , --full-text"
+        expected = tiny.generate(
+            "The king",
+            max_new_tokens=20,
+            temperature=0.8,
+            top_k=7,
+            top_p=0.9,
+            repetition_penalty=1.1,
+            seed=5,
+            stop=",",
+            return_full_text=True,
+        )
+        for length in ("--max-new-tokens", "20"), ("--max-length", "23"):
+            assert run("The king", *options.split(), *length).stdout == expected + "\n"
 
     def test_an_empty_prompt(self, tiny: GPT2) -> None:
         assert run("", "--greedy").stdout == tiny.generate("", temperature=0) + "\n"
@@ -107,7 +131,12 @@ class TestText:
 
     def test_help_names_every_option(self) -> None:
         text = run("--help").stdout
-        for option in "--model --max-new-tokens --temperature --greedy --top-k --top-p --seed --verbose".split():
+        options = (
+            "--file --interactive --unconditional --num-return-sequences --max-new-tokens --max-length --stop --slide "
+            "--temperature --greedy --top-k --top-p --repetition-penalty --seed --full-text --json --batch-size "
+            "--verbose --model --models-dir --threads --version"
+        )
+        for option in options.split():
             assert option in text
 
 
@@ -115,8 +144,11 @@ class TestVerbose:
     @pytest.mark.parametrize(
         ("args", "reason"),
         [
-            (["The king", "--max-new-tokens", "3"], "--max-new-tokens is reached"),
-            (["word " * 120, "--max-new-tokens", "1000"], "the model's context is full"),
+            (["The king", "--max-new-tokens", "3"], "as many tokens as were asked for"),
+            (["The king", "--max-length", "6"], "as many tokens as were asked for"),
+            (["The king", "--stop", " ang"], "a stop string came"),
+            (["word " * 120, "--max-new-tokens", "1000"], "the model's context is full; --slide goes on"),
+            (["The king", "--max-new-tokens", "3", "-n", "2"], "continuation 2: as many tokens as were asked for"),
         ],
     )
     def test_why_the_text_ended(self, args: list[str], reason: str) -> None:
@@ -139,11 +171,286 @@ class TestVerbose:
         assert run("The king", "--model", "tiny").stderr == ""
 
 
+class TestPrompts:
+    """Where prompts come from."""
+
+    @pytest.mark.parametrize("args", [[], ["-"]], ids=str)
+    def test_standard_input(self, tiny: GPT2, args: list[str]) -> None:
+        result = run(*args, "--model", "tiny", "--greedy", "--max-new-tokens", "8", input="The king\n")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout == tiny.generate("The king", 8, temperature=0) + "\n"
+
+    def test_only_one_line_end_is_taken_off(self, tiny: GPT2) -> None:
+        result = run("--greedy", "--max-new-tokens", "8", input="The king\nwas\n\n")
+        assert result.stdout == tiny.generate("The king\nwas\n", 8, temperature=0) + "\n"
+
+    def test_standard_input_that_is_no_text(self) -> None:
+        result = run("--model", "tiny", input=b"caf\xe9", **BYTES)
+        assert result.returncode == 1
+        assert "the text is not UTF-8: it holds the byte 0xE9" in str(result.stderr)
+
+    def test_a_closed_standard_input(self) -> None:
+        command = f'"{sys.executable}" -m numpy_gpt2 <&-'
+        result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert_one_sentence(result, "there is no prompt")
+
+    def test_unconditional(self, tiny: GPT2) -> None:
+        result = run("--unconditional", "--seed", "4", "--max-new-tokens", "9")
+        assert result.stdout == tiny.generate("", 9, seed=4) + "\n"
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 16])
+    def test_a_file_with_a_prompt_in_each_line(self, tiny: GPT2, tmp_path: Path, size: int) -> None:
+        prompts = ["The king", "A fox said", "Once upon a time there was"]
+        (tmp_path / "prompts.txt").write_bytes("\r\n".join([prompts[0], "", *prompts[1:], " ", ""]).encode())
+        options = ["--seed", "3", "--max-new-tokens", "7", "--batch-size", str(size)]
+        for args in (["--file", "prompts.txt"], ["--file", "-"]):
+            text = (tmp_path / "prompts.txt").read_text() if "-" in args else None
+            result = run(*args, *options, "--model", "tiny", input=text)
+            expected = tiny.generate(prompts, 7, seed=3)
+            assert result.stdout == "".join(
+                f"======== {args[1]}, line {line} ========\n{text}\n"
+                for line, text in zip((1, 3, 4), expected, strict=True)
+            )
+            assert result.stderr == ""
+
+    def test_a_line_of_a_file_is_the_same_from_standard_input(self, tmp_path: Path) -> None:
+        content = "\ufeffThe king\r\nA fox said\r\n".encode()
+        (tmp_path / "prompts.txt").write_bytes(content)
+        options = ["--json", "--seed", "3", "--max-new-tokens", "7"]
+        results = [run("--file", "prompts.txt", *options), run("--file", "-", *options, input=content, **BYTES)]
+        assert [json.loads(line)["prompt"] for line in results[0].stdout.splitlines()] == ["The king", "A fox said"]
+        assert results[1].stdout == results[0].stdout.encode()  # type: ignore[comparison-overlap]
+        whole = run("--json", input=content, **BYTES)
+        assert json.loads(whole.stdout)["prompt"] == "The king\nA fox said"
+
+    def test_a_file_with_one_prompt_is_like_one_with_more(self, tiny: GPT2, tmp_path: Path) -> None:
+        (tmp_path / "prompts.txt").write_text("\nThe king\n")
+        text = tiny.generate("The king", 5, temperature=0)
+        result = run("-f", "prompts.txt", "--greedy", "--max-new-tokens", "5")
+        assert result.stdout == f"======== prompts.txt, line 2 ========\n{text}\n"
+        assert_one_sentence(
+            run("-f", "prompts.txt", "--max-length", "1"), "prompts.txt, line 2: the prompt has 3 tokens"
+        )
+
+    @pytest.mark.parametrize("content", ["", "\n \n\n"])
+    def test_a_file_without_prompts(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "prompts.txt").write_text(content)
+        assert_one_sentence(run("--file", "prompts.txt"), "there is no prompt in prompts.txt")
+
+    def test_nothing_is_written_before_all_prompts_of_a_file_are_seen_to_fit(self, tmp_path: Path) -> None:
+        (tmp_path / "prompts.txt").write_text("The king\n\n" + "word " * 300)
+        result = run("--file", "prompts.txt", "--model", "tiny", "--batch-size", "1")
+        assert_one_sentence(result, "prompts.txt, line 3: ", "tokens are too many for this model", "--slide")
+
+    def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
+        (tmp_path / "prompts.txt").write_bytes(b"caf\xe9")
+        assert_one_sentence(run("--file", "prompts.txt"), "prompts.txt is not text in UTF-8")
+
+
+class TestSeveral:
+    @pytest.mark.parametrize("size", [1, 2, 3, 16])
+    def test_five_continuations_are_repeatable_by_seed(self, tiny: GPT2, size: int) -> None:
+        prompt = "Hello, I'm a language model,"
+        result = run(prompt, "-n", "5", "--seed", "42", "--max-new-tokens", "9", "--batch-size", str(size))
+        expected = tiny.generate(prompt, 9, num_return_sequences=5, seed=42)
+        assert result.stdout == "".join(
+            f"======== continuation {i} ========\n{text}\n" for i, text in enumerate(expected, start=1)
+        )
+        assert len({*expected}) == 5
+
+    def test_of_several_prompts(self, tiny: GPT2) -> None:
+        options = ["--file", "-", "-n", "2", "--seed", "5", "--max-new-tokens", "3"]
+        result = run(*options, input="The king\nA fox said\n")
+        expected = tiny.generate(["The king", "A fox said"], 3, num_return_sequences=2, seed=5)
+        assert result.stdout == "".join(
+            f"======== -, line {i + 1}, continuation {j + 1} ========\n{expected[i][j]}\n"
+            for i in range(2)
+            for j in range(2)
+        )
+
+    def test_a_full_context_is_told(self) -> None:
+        result = run("word " * 60, "-n", "2", "--model", "tiny", "--max-new-tokens", "250", "--greedy")
+        assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["continuation 1", "continuation 2"]
+
+
+class TestJSON:
+    def test_a_line_for_each_continuation(self, tiny: GPT2) -> None:
+        prompts = ["The king", "A née 昔々 🙂"]
+        result = run("--file", "-", "-n", "2", "--json", "--seed", "5", "--stop", ",", input="\n".join(prompts))
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        made = tiny.generate(prompts, num_return_sequences=2, seed=5, stop=",", return_details=True)
+        assert len(lines) == 4
+        for line, prompt, generation in zip(lines, "0011", [*made[0], *made[1]], strict=True):
+            assert list(line) == ["prompt", "text", "ids", "log_probabilities", "finish_reason"]
+            assert line.pop("prompt") == prompts[int(prompt)]
+            assert line.pop("log_probabilities") == pytest.approx(generation.log_probabilities, abs=1e-4)
+            assert line == {"text": generation.text, "ids": generation.ids, "finish_reason": generation.finish_reason}
+
+    def test_one_continuation_is_an_object_too(self) -> None:
+        result = run("The king", "--json", "--model", "tiny", "--max-new-tokens", "400", "--greedy")
+        assert result.stderr == ""
+        assert json.loads(result.stdout)["finish_reason"] == "context"
+        assert result.stdout.count("\n") == 1
+
+    @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+    def test_any_terminal_can_show_it(self, encoding: str) -> None:
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        result = run("--json", "-u", "--temperature", "9", "--top-k", "0", "--seed", "1", encoding=encoding, env=env)
+        assert result.stdout.isascii()
+        assert not json.loads(result.stdout)["text"].isascii()
+
+
+class TestInteractive:
+    def test_each_line_is_continued(self, tiny: GPT2) -> None:
+        result = run("-i", "--model", "tiny", "--seed", "3", "--max-new-tokens", "6", input="The king\n\nA fox said")
+        expected = tiny.generate(["The king", "A fox said"], 6, seed=3)
+        assert (result.returncode, result.stdout) == (0, "".join(f"{text}\n" for text in expected))
+        assert result.stderr == ""
+
+    def test_a_prompt_that_cannot_be_continued_does_not_end_it(self, tiny: GPT2) -> None:
+        lines = "word " * 300 + "\nThe king\n"
+        result = run("-i", "--model", "tiny", "--greedy", "--max-new-tokens", "6", input=lines)
+        assert result.stdout == tiny.generate("The king", 6, temperature=0) + "\n"
+        assert "tokens are too many" in result.stderr
+        assert result.returncode == 0
+
+    def test_a_closed_standard_input(self) -> None:
+        command = f'"{sys.executable}" -m numpy_gpt2 -i --model tiny <&-'
+        result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX's")
+class TestTerminal:
+    """A conversation with somebody at a terminal, and what is shown to them only."""
+
+    @pytest.fixture
+    def start(self) -> Iterator[Callable[..., Terminal]]:
+        with contextlib.ExitStack() as stack:
+            yield lambda *args: stack.enter_context(Terminal(args))
+
+    def test_a_conversation(self, tiny: GPT2, start: Callable[..., Terminal]) -> None:
+        terminal = start("-i", "--model", "tiny", "--greedy", "--max-new-tokens", "5")
+        terminal.read_until("Ctrl-D the conversation")
+        for prompt in ("The king", "A fox said"):
+            terminal.read_until("prompt> ")
+            terminal.write(prompt + "\n")
+            terminal.read_until(tiny.generate(prompt, 5, temperature=0).split("\n")[0])
+        terminal.read_until("prompt> ")
+        terminal.write("\x04")
+        assert terminal.wait() == 0
+
+    def test_ctrl_c_ends_a_text_or_a_line_but_not_the_conversation(self, start: Callable[..., Terminal]) -> None:
+        terminal = start("-i", "--model", "tiny", "--greedy", "--max-new-tokens", "1000000", "--slide")
+        terminal.read_until("prompt> ")
+        terminal.write("The king\n")
+        terminal.read_until(" was very")
+        terminal.write("\x03")
+        terminal.read_until("prompt> ")
+        terminal.write("half a li\x03")
+        terminal.read_until("prompt> ")
+        terminal.write("\x04")
+        assert terminal.wait() == 0
+        assert "Traceback" not in terminal.output
+
+    def test_progress_is_shown_where_the_work_is_long(self, start: Callable[..., Terminal]) -> None:
+        options = ["--model", "tiny", "--greedy", "--max-new-tokens", "1000000", "--slide"]
+        terminal = start("The king", "-n", "2", *options)
+        terminal.read_until("token/s")
+        terminal.write("\x03")
+        assert terminal.wait() == 130
+
+    def test_a_prompt_is_not_waited_for_at_a_terminal(self, start: Callable[..., Terminal]) -> None:
+        terminal = start("--model", "tiny")
+        terminal.read_until("there is no prompt")
+        assert terminal.wait() == 1
+
+
+class Terminal:
+    """The command in a pseudo-terminal."""
+
+    def __init__(self, args: tuple[str, ...]) -> None:
+        import fcntl
+        import pty
+        import termios
+
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
+        self.file = ours
+        self.output = ""
+        self.n_seen = 0
+        command = [sys.executable, "-m", "numpy_gpt2", *args]
+        env = {**os.environ, "TERM": "dumb"}
+        self.process = subprocess.Popen(
+            command, stdin=its, stdout=its, stderr=its, env=env, preexec_fn=lambda: become_foreground(its)
+        )
+        os.close(its)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.file)
+
+    def read(self) -> str:
+        """What the command has shown since, or "" if it has ended."""
+        assert select.select([self.file], [], [], 60)[0], f"nothing came any more after {self.output!r}"
+        try:
+            return os.read(self.file, 1000).decode(errors="replace")
+        except OSError:  # on Linux, where the other end is closed
+            return ""
+
+    def read_until(self, text: str) -> None:
+        """Waits until the command has shown this, after what was waited for before."""
+        while text not in self.output[self.n_seen :]:
+            shown = self.read()
+            assert shown, f"{text!r} did not come, but {self.output[self.n_seen :]!r}"
+            self.output += shown
+        self.n_seen = self.output.index(text, self.n_seen) + len(text)
+
+    def write(self, text: str) -> None:
+        os.write(self.file, text.encode())
+
+    def wait(self) -> int:
+        """The exit status, once it has ended."""
+        while shown := self.read():
+            self.output += shown
+        return self.process.wait()
+
+
+def become_foreground(terminal: int) -> None:
+    """Makes the calling process the one that Ctrl-C in a terminal is for, also where its parent ignores it."""
+    import fcntl
+    import termios
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.setsid()
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("args", "parts"),
         [
-            ([], ["prompt"]),
+            ([], ["there is no prompt", "--interactive"]),
+            (["-"], ["there is no prompt"]),
+            (["a", "--file", "b"], ["--file", "not allowed with argument prompt"]),
+            (["a", "-u"], ["--unconditional", "not allowed with argument prompt"]),
+            (["-i", "-u"], ["--unconditional", "not allowed with argument -i/--interactive"]),
+            (["--file", "nowhere.txt"], ["there is no file nowhere.txt"]),
+            (["--file", "."], [".: Is a directory"]),
+            (["a", "-n", "0"], ["--num-return-sequences must be a whole number, 1 or more, not 0"]),
+            (["a", "-n", "many"], ["--num-return-sequences", "'many'"]),
+            (["a", "--batch-size", "0"], ["--batch-size must be a whole number, 1 or more, not 0"]),
+            (["a", "--max-length", "-1"], ["max_length must be", "not -1"]),
+            (["a", "--max-length", "5", "--max-new-tokens", "5"], ["--max-new-tokens", "not allowed"]),
+            (["a b c d e", "--max-length", "2", "--model", "tiny"], ["5 tokens, more than max_length, 2"]),
+            (["a", "--repetition-penalty", "0"], ["repetition_penalty must be"]),
+            (["a", "--stop", ""], ["a stop string must be text, and at least one character"]),
+            (["a", "--threads", "0"], ["--threads must be 1 or more, not 0"]),
+            (["a", "--threads", "all"], ["--threads", "'all'"]),
             (["a", "--model", "125M"], ["there is no model '125M'", "tiny, 124M"]),
             (["a", "--model", ""], ["there is no model ''"]),
             (["a", "--model", "./nowhere"], ["there is no folder nowhere"]),
@@ -163,10 +470,11 @@ class TestBadInput:
             (["a", "--max-new-tokens", "many"], ["--max-new-tokens", "'many'"]),
             (["a", "--no-such-option"], ["--no-such-option"]),
             (["word " * 1000, "--model", "tiny"], ["tokens are too many", "holds 256"]),
-            ([b"caf\xe9"], ["the text is not UTF-8"]),
+            ([b"caf\xe9"], ["the text is not UTF-8: it holds the byte 0xE9"]),
+            (["a", "prompt", "without", "quotes"], ["must be in quotes; 'prompt' is a second one"]),
             (["a", "--temperature", "1e300"], ["temperature must be 0", "not 1e+300"]),
             (["a", "--model", "~nobody-of-this-name/x"], ["there is no folder ~nobody-of-this-name/x"]),
-            (["-a"], ["prompt"]),
+            (["-a"], ["-a"]),
         ],
         ids=lambda value: " ".join(map(repr, value))[:60],
     )
@@ -280,7 +588,7 @@ class TestEndedFromOutside:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
     def test_a_full_disk_gets_a_sentence(self) -> None:
         with Path("/dev/full").open("w") as full:
-            result = run("a", "--model", "tiny", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+            result = run("a", "--model", "tiny", stdout=full, stderr=subprocess.PIPE)
         assert result.returncode == 1
         assert result.stderr == "numpy_gpt2: No space left on device\n"
 
@@ -295,7 +603,7 @@ class TestEndedFromOutside:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
     def test_a_message_that_cannot_be_written_does_not_stop_the_text(self, tiny: GPT2) -> None:
         with Path("/dev/full").open("w") as full:
-            result = run("The king", "--greedy", capture_output=False, stdout=subprocess.PIPE, stderr=full)
+            result = run("The king", "--greedy", stdout=subprocess.PIPE, stderr=full)
         assert result.stdout == tiny.generate("The king", temperature=0) + "\n"
 
 
@@ -309,8 +617,47 @@ def test_the_job_imports_nothing_that_it_does_not_need() -> None:
     assert not loaded & slow
 
 
-@pytest.mark.parametrize("module", ["numpy_gpt2", "numpy_gpt2.download"])
+@pytest.mark.parametrize("module", ["numpy_gpt2", "numpy_gpt2.download", "numpy_gpt2.score"])
 def test_a_module_run_as_a_command_was_not_imported_before(module: str) -> None:
     """Python warns of this on standard error, and the module would exist twice."""
     result = subprocess.run([sys.executable, "-W", "error", "-m", module, "--help"], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists() or os.cpu_count() == 1, reason="needs Linux and two processors"
+)
+@pytest.mark.parametrize("module", ["numpy_gpt2.__main__", "numpy_gpt2.score"])
+def test_threads(module: str, tmp_path: Path) -> None:
+    """The matrix library starts its threads when NumPy is imported, so that they can be counted afterwards."""
+    (tmp_path / "story.txt").write_text("The king was")
+    code = (
+        f"import os, sys; from {module} import main; main(); print(len(os.listdir('/proc/self/task')), file=sys.stderr)"
+    )
+    counts = []
+    for n in ("1", "2"):
+        args = [sys.executable, "-c", code, "story.txt", "--model", "tiny", "--threads", n]
+        result = subprocess.run(args, capture_output=True, text=True, check=True)
+        counts.append(int(result.stderr))
+    assert counts[1] == counts[0] + 1
+
+
+README = Path(__file__).parent.parent / "README.md"
+COMMANDS = re.findall(r"^    (.*python -m numpy_gpt2.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the README is written for a POSIX shell")
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not re.search("pip|download|124M|Turing|distilgpt2", c)])
+def test_commands_of_the_readme(command: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("The king\nA fox\n")
+    (tmp_path / "story.txt").write_text("Once upon a time there was a king.\n")
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["sh", "-c", command], env=env, input="The king\n", capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+    if ">" in command:
+        lines = (tmp_path / command.split("> ")[1]).read_text().splitlines()
+        assert [json.loads(line)["prompt"] for line in lines] == ["The king", "A fox"]
+    else:
+        assert len(result.stdout) > 20

@@ -9,6 +9,7 @@ import pytest
 from conftest import DTYPES, SHAPES, in_pytorch, random_ids, random_model
 
 from numpy_gpt2 import layers
+from numpy_gpt2.model import Past
 from numpy_gpt2.params import HParams
 
 LIMITS = {"float32": 1e-4, "float64": 1e-10}  # of the largest logit
@@ -38,7 +39,7 @@ def test_reading_in_pieces_with_a_past_gives_the_same_logits(pieces: list[int], 
     ids = random_ids(hparams, n_batch=5, n_seq=7)
     past = gpt2.new_past(n_batch=5)
     logits = [gpt2.logits(piece, past) for piece in np.split(ids, np.cumsum(pieces)[:-1], axis=1)]
-    assert past.length == 7
+    assert past.lengths.tolist() == [7] * 5
     whole = gpt2.logits(ids)
     together = np.concatenate(logits, axis=1)
     assert together.dtype == dtype
@@ -69,7 +70,7 @@ def test_a_past_can_be_shortened() -> None:
     gpt2 = random_model(hparams)
     past = gpt2.new_past()
     gpt2.logits([1, 2, 3, 4], past)
-    past.length = 2
+    past.lengths[:] = 2
     np.testing.assert_allclose(gpt2.logits([5, 6], past), gpt2.logits([1, 2, 5, 6])[2:], rtol=0, atol=1e-12)
 
 
@@ -89,7 +90,7 @@ def test_a_pass_that_is_interrupted_leaves_the_past_as_it_was(monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         gpt2.logits([3], past)
     monkeypatch.undo()
-    assert past.length == 2
+    assert past.lengths.tolist() == [2]
     np.testing.assert_allclose(gpt2.logits([4], past), gpt2.logits([1, 2, 4])[2:], rtol=0, atol=1e-12)
 
 
@@ -107,7 +108,8 @@ def test_one_row_of_ids_gives_one_row_of_logits() -> None:
         ([300], "token id 300 is outside the vocabulary, which has the ids 0 to 299"),
         ([5, -1], "token id -1 is outside"),
         ([1.0], "whole numbers"),
-        (["a"], "whole numbers"),
+        (["a"], "this is text: the tokenizer's encode makes ids of it"),
+        ("a", "this is text"),
         ([True], "whole numbers"),
         ([2**70], "whole numbers"),
         (3, "whole numbers"),
@@ -130,4 +132,104 @@ def test_ids_that_do_not_fit_the_past_are_refused() -> None:
         gpt2.logits([5, 6, 7, 8], past)
     with pytest.raises(ValueError, match="a batch of 1.* a batch of 2"):
         gpt2.logits([[5], [6]], past)
-    assert past.length == 4
+    assert past.lengths.tolist() == [4]
+    small = Past(gpt2.params, 3, room=3)
+    with pytest.raises(ValueError, match="4 tokens are too many for this past, which has room for 3"):
+        gpt2.logits([1, 2, 3, 4], small)
+
+
+class TestLengthsOfTheirOwn:
+    """Texts of different lengths in one past, each at its own position."""
+
+    HPARAMS = SHAPES[1]
+    LENGTHS = (1, 9, 4)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_padded_texts_go_on_as_if_each_were_alone(self, dtype: str) -> None:
+        gpt2 = random_model(self.HPARAMS, dtype)
+        ids = random_ids(self.HPARAMS, 3, 9)
+        past = gpt2.new_past(3)
+        gpt2.logits(ids, past)
+        past.lengths[:] = self.LENGTHS
+        more = [random_ids(self.HPARAMS, 3, n_seq, seed=n_seq) for n_seq in (1, 1, 3, 2)]
+        logits = np.concatenate([gpt2.logits(piece, past) for piece in more], axis=1)
+        assert past.lengths.tolist() == [n + 7 for n in self.LENGTHS]
+        for row, length in enumerate(self.LENGTHS):
+            text = np.concatenate([ids[row, :length], *(piece[row] for piece in more)])
+            alone = gpt2.logits(text)[length:]
+            limit = LIMITS[dtype] / 10 * np.abs(alone).max()
+            np.testing.assert_allclose(logits[row], alone, rtol=0, atol=limit)
+
+    def test_padding_with_other_tokens_changes_nothing_at_all(self) -> None:
+        gpt2 = random_model(self.HPARAMS)
+        ids = random_ids(self.HPARAMS, 3, 9)
+        padded = np.arange(9) >= np.array(self.LENGTHS)[:, None]
+        logits = []
+        for pad in (0, 7):
+            past = gpt2.new_past(3)
+            gpt2.logits(np.where(padded, pad, ids), past)
+            past.lengths[:] = self.LENGTHS
+            logits.append(gpt2.logits([[1], [2], [3]], past))
+        np.testing.assert_array_equal(logits[0], logits[1])
+
+    def test_a_row_is_a_view(self) -> None:
+        gpt2 = random_model(self.HPARAMS)
+        ids = random_ids(self.HPARAMS, 3, 5)
+        past = gpt2.new_past(3)
+        gpt2.logits(ids, past)
+        row = past.row(1)
+        row.lengths[:] = 2
+        gpt2.logits([9, 8, 7, 6], row)
+        assert past.lengths.tolist() == [5, 6, 5]
+        logits = gpt2.logits([[1], [2], [3]], past)
+        for i, text in enumerate([[*ids[0], 1], [*ids[1, :2], 9, 8, 7, 6, 2], [*ids[2], 3]]):
+            np.testing.assert_allclose(logits[i, 0], gpt2.logits(text)[-1], rtol=0, atol=1e-11)
+
+    def test_a_selection_is_a_copy(self) -> None:
+        gpt2 = random_model(self.HPARAMS)
+        ids = random_ids(self.HPARAMS, 3, 9)
+        past = gpt2.new_past(3)
+        gpt2.logits(ids, past)
+        past.lengths[:] = self.LENGTHS
+        chosen = past.select([2, 0, 2])
+        logits = gpt2.logits([[1], [2], [3]], chosen)
+        assert past.lengths.tolist() == list(self.LENGTHS)
+        assert chosen.lengths.tolist() == [5, 2, 5]
+        for i, text in enumerate([[*ids[2, :4], 1], [*ids[0, :1], 2], [*ids[2, :4], 3]]):
+            np.testing.assert_allclose(logits[i, 0], gpt2.logits(text)[-1], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("hparams", SHAPES, ids=str)
+@pytest.mark.parametrize("with_types", [False, True])
+def test_hidden_states_are_those_of_pytorch(hparams: HParams, with_types: bool) -> None:
+    torch = pytest.importorskip("torch")
+    gpt2 = random_model(hparams)
+    ids = random_ids(hparams, 3, hparams.n_ctx)
+    types = random_ids(hparams, 3, hparams.n_ctx, seed=1) if with_types else None
+    with torch.no_grad():
+        theirs = in_pytorch(gpt2).transformer(
+            torch.tensor(ids),
+            token_type_ids=None if types is None else torch.tensor(types),
+            output_hidden_states=True,
+        )
+    ours = gpt2.hidden_states(ids, types)
+    assert len(ours) == len(theirs.hidden_states) == hparams.n_layer + 1
+    for x, expected in zip(ours, theirs.hidden_states, strict=True):
+        assert np.abs(x - expected.numpy()).max() <= 1e-10 * expected.abs().max()
+    np.testing.assert_array_equal(ours[-1] @ gpt2.params.wte.T, gpt2.logits(ids, token_type_ids=types))
+    one = gpt2.hidden_states(ids[0], None if types is None else types[0])
+    assert [x.shape for x in one] == [(hparams.n_ctx, hparams.n_embd)] * (hparams.n_layer + 1)
+
+
+@pytest.mark.parametrize(
+    ("types", "complaint"),
+    [
+        ([[1, 2]], "token_type_ids must be whole numbers in the shape .1, 3., not int64 in the shape .1, 2."),
+        ([1, 2, 300], "token_type_ids holds 300; it must hold numbers from 0 to 299$"),
+        ([1, 2, -100], "token_type_ids holds -100"),
+    ],
+    ids=str,
+)
+def test_token_types_that_do_not_fit_are_refused(types: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        random_model(SHAPES[0]).logits([1, 2, 3], token_type_ids=types)

@@ -10,7 +10,16 @@ import pytest
 
 from numpy_gpt2.layers import softmax
 from numpy_gpt2.params import Array
-from numpy_gpt2.sampling import check_sampling, draw, keep_top_k, keep_top_p, next_token, scale_by_temperature
+from numpy_gpt2.sampling import (
+    check_sampling,
+    check_whole_number,
+    draw,
+    keep_top_k,
+    keep_top_p,
+    next_token,
+    penalize_repetition,
+    scale_by_temperature,
+)
 
 LOGITS = {
     "random": np.random.default_rng(0).normal(0, 3, (4, 1000)),
@@ -44,6 +53,21 @@ class TestAgainstHuggingFace:
         assert ours.dtype == logits.dtype
         np.testing.assert_array_equal(ours, by_hugging_face("TopKLogitsWarper", logits, k))
 
+    @pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3, 10.0])
+    def test_repetition_penalty(self, logits: Array, penalty: float) -> None:
+        torch = pytest.importorskip("torch")
+        transformers = pytest.importorskip("transformers")
+        n_vocab = logits.shape[-1]
+        ids = np.random.default_rng(0).integers(0, n_vocab, (len(logits), 30))  # some of them several times
+        processor = transformers.RepetitionPenaltyLogitsProcessor(penalty)
+        theirs = processor(torch.tensor(ids), torch.tensor(logits)).numpy()
+        for row, row_ids, expected in zip(logits, ids, theirs, strict=True):
+            before = row.copy()
+            ours = penalize_repetition(row, row_ids.tolist(), penalty)
+            assert ours.dtype == logits.dtype
+            np.testing.assert_array_equal(ours, expected)
+            np.testing.assert_array_equal(row, before)
+
     @pytest.mark.parametrize("p", [1e-9, 0.3, 0.55, 0.9, 0.999])
     def test_top_p(self, logits: Array, p: float) -> None:
         ours = keep_top_p(logits, p)
@@ -65,6 +89,51 @@ def test_draws_have_the_probabilities_of_softmax() -> None:
     observed = np.bincount([draw(logits, rng) for _ in range(n)], minlength=10)
     expected = n * softmax(logits)
     assert ((observed - expected) ** 2 / expected).sum() < 27.9
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.6},
+        {"temperature": 1.7, "top_k": 6},
+        {"temperature": 0.9, "top_p": 0.8},
+        {"temperature": 1.3, "top_k": 8, "top_p": 0.9, "repetition_penalty": 1.4},
+    ],
+    ids=str,
+)
+def test_draws_have_the_probabilities_that_hugging_face_would_draw_with(options: dict[str, Any]) -> None:
+    """A chi-square test over many draws, at the level of one in a thousand."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    logits = np.random.default_rng(6).normal(0, 1.5, 12)
+    ids, n = [2, 7, 7, 11], 20_000
+    processed = torch.tensor(logits[None])
+    for name, processor in (
+        ("repetition_penalty", transformers.RepetitionPenaltyLogitsProcessor),
+        ("temperature", transformers.TemperatureLogitsWarper),
+        ("top_k", transformers.TopKLogitsWarper),
+        ("top_p", transformers.TopPLogitsWarper),
+    ):
+        if name in options:
+            processed = processor(options[name])(torch.tensor([ids]), processed)
+    expected = n * torch.softmax(processed[0], dim=-1).numpy()
+    rng = np.random.default_rng(7)
+    observed = np.bincount([next_token(logits, rng, ids=ids, **options) for _ in range(n)], minlength=12)
+    possible = expected > 0
+    assert observed[~possible].sum() == 0
+    chi_square = ((observed - expected)[possible] ** 2 / expected[possible]).sum()
+    limits = {
+        4: 16.3,
+        5: 18.5,
+        6: 20.5,
+        7: 22.5,
+        8: 24.3,
+        9: 26.1,
+        10: 27.9,
+        11: 29.6,
+        12: 31.3,
+    }  # 0.1 %, n - 1 degrees
+    assert chi_square < limits[int(possible.sum())]
 
 
 def test_a_token_that_is_ruled_out_is_never_drawn() -> None:
@@ -131,9 +200,28 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1"),
         ({"top_p": 1.01}, "top_p must be above 0 and at most 1"),
         ({"top_p": math.nan}, "top_p must be above 0 and at most 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be 1 .none. or 0.0001 to 10000, not 0.0"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty must be"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty must be"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty must be"),
     ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         check_sampling(**{"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options})
+
+
+def test_the_penalty_counts_at_temperature_0_as_well() -> None:
+    logits, rng = np.array([1.0, 3.0, 2.0]), np.random.default_rng(0)
+    assert next_token(logits, rng, temperature=0, repetition_penalty=2.0, ids=[1]) == 2
+    assert next_token(logits, rng, temperature=0, repetition_penalty=2.0, ids=[0]) == 1
+    assert next_token(-logits, rng, temperature=0, repetition_penalty=2.5, ids=[0]) == 2
+
+
+@pytest.mark.parametrize("value", [0, 8, 2.0, True, "3", None])
+def test_whole_numbers_out_of_range_are_refused(value: Any) -> None:
+    check_whole_number("n", 1, at_least=1, at_most=7)
+    check_whole_number("n", np.array([7])[0], at_least=1, at_most=7)
+    with pytest.raises(ValueError, match="n must be a whole number, 1 to 7, not"):
+        check_whole_number("n", value, at_least=1, at_most=7)

@@ -9,6 +9,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -212,7 +213,7 @@ def test_what_is_returned_can_be_changed_without_harm() -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud83d \ude42", "prompt\udcff"], ids=ascii)
 def test_half_a_surrogate_pair_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"the text is not UTF-8: it holds U\+D[8-9A-F]\w\w, half of a surrogate pair"):
+    with pytest.raises(ValueError, match=r"the text is not UTF-8: it holds U\+D[8-9A-F]\w\w, half a surrogate pair"):
         GPT2.encode(text)
 
 
@@ -286,3 +287,55 @@ class TestFiles:
         (folder / "vocab.bpe").write_bytes((DATA / "gpt2" / "vocab.bpe").read_bytes())
         with pytest.raises(ValueError, match="missing from the vocabulary"):
             Tokenizer.load(folder)
+
+
+class TestBatch:
+    TEXTS = ("Hello", "Hello tokenizers, and others", "", "née 🙂")
+
+    @pytest.mark.parametrize("truncate", [None, 3, 100])
+    def test_against_hugging_face(self, truncate: int | None) -> None:
+        transformers = pytest.importorskip("transformers")
+        folder = Path(tokenizer_module.__file__).parent / "data" / "gpt2"
+        theirs = transformers.GPT2Tokenizer(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
+        theirs.pad_token = theirs.eos_token
+        expected = theirs(
+            list(self.TEXTS), padding=True, truncation=truncate is not None, max_length=truncate, return_tensors="np"
+        )
+        ours = Tokenizer.gpt2().encode_batch(self.TEXTS, truncate=truncate)
+        np.testing.assert_array_equal(ours.ids, expected["input_ids"])
+        np.testing.assert_array_equal(ours.mask, expected["attention_mask"])
+        np.testing.assert_array_equal(ours.lengths, expected["attention_mask"].sum(axis=1))
+
+    def test_padding(self) -> None:
+        batch = Tokenizer.gpt2().encode_batch(["Hello", "Hello tokenizers"], pad=7, truncate=2)
+        assert batch.ids.tolist() == [[15496, 7], [15496, 11241]]
+        assert batch.lengths.tolist() == [1, 2]
+        assert batch.mask.tolist() == [[True, False], [True, True]]
+
+    def test_special_tokens(self) -> None:
+        texts = ["a<|endoftext|>"]
+        assert Tokenizer.gpt2().encode_batch(texts, allow_special=True).ids.tolist() == [[64, 50256]]
+        assert Tokenizer.gpt2().encode_batch(texts).lengths.tolist() == [8]
+
+    @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
+    def test_nothing(self, texts: list[str]) -> None:
+        batch = Tokenizer.gpt2().encode_batch(texts)
+        assert batch.ids.shape == batch.mask.shape == (len(texts), 0)
+        assert batch.lengths.tolist() == [0] * len(texts)
+
+    @pytest.mark.parametrize(
+        ("texts", "options", "complaint"),
+        [
+            ("one text", {}, "takes a list of texts, and this is one text"),
+            (["a"], {"truncate": -1}, "truncate must be a number of tokens, 0 or more, not -1"),
+            (["a"], {"pad": 50257}, "pad must be an id of the vocabulary, 0 to 50256, not 50257"),
+            (["a"], {"pad": -1}, "pad must be an id"),
+            (["a"], {"pad": 1.5}, "pad must be an id"),
+            (["a"], {"truncate": 1.5}, "truncate must be a number of tokens"),
+            (["a\ud800"], {}, "the text is not UTF-8"),
+        ],
+        ids=repr,
+    )
+    def test_bad_arguments_are_refused(self, texts: Any, options: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(ValueError, match=complaint):
+            Tokenizer.gpt2().encode_batch(texts, **options)
