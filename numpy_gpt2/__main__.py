@@ -17,8 +17,9 @@ from .commands import ArgumentParser, is_terminal, log_to_standard_error, progre
 from .model_options import add_model_options, announce, load_model, set_threads
 
 if TYPE_CHECKING:
-    from .generation import Generation, Options
+    from .generation import Generation
     from .gpt2 import GPT2
+    from .prompts import Options
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -157,7 +158,7 @@ def continue_prompts(args: argparse.Namespace) -> None:
     set_threads(args.threads)  # before anything imports NumPy
     import numpy as np
 
-    from .generation import check_options
+    from .prompts import check_options
     from .sampling import check_whole_number
 
     interrupts.raise_from_now_on()
@@ -178,7 +179,7 @@ def continue_prompts(args: argparse.Namespace) -> None:
 
 def generation_options(args: argparse.Namespace) -> Options:
     """The options that `GPT2.generate` takes, under its names."""
-    from .generation import Options
+    from .prompts import Options
 
     given = {name: getattr(args, name) for name in Options._fields if hasattr(args, name)}
     stop = [string.replace(r"\n", "\n") for string in args.stop or ()]
@@ -294,7 +295,7 @@ def count(prompt: Prompt, model: GPT2, options: Options) -> int:
     Raises:
         ValueError: the prompt cannot be read or is too long; this says where it is from.
     """
-    from .generation import count_new_tokens, encode_prompt
+    from .prompts import count_new_tokens, encode_prompt
 
     try:
         ids = encode_prompt(prompt.text, model.hparams, model.tokenizer, options.slide)

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from . import checkpoints, model, scoring
 from .configs import read_hparams
 from .download import download, expand, is_on_disk, model_folder, model_name
-from .generation import Options, Prompt, TextStream, as_prompts, check_options, generate, require, start_rows
+from .generation import TextStream, generate
 from .heads import DoubleHeads, check_choices, double_heads
 from .params import Array, HParams, Linear, Params, count_params, init_params
+from .prompts import Options, Prompt, as_prompts, check_options, require, start_rows
 from .sampling import check_whole_number
 from .tokenizer import Tokenizer
 from .vocabulary import find_vocabulary

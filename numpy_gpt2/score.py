@@ -60,7 +60,7 @@ def score_file(args: argparse.Namespace) -> None:
     set_threads(args.threads)  # before anything imports NumPy
     import numpy as np
 
-    from .generation import require
+    from .prompts import require
     from .scoring import Scores, bits_per_byte, cross_entropy, join, perplexity
 
     interrupts.raise_from_now_on()
@@ -70,10 +70,11 @@ def score_file(args: argparse.Namespace) -> None:
     ids = tokenizer.encode(text)
     if len(ids) < 2:
         raise ValueError(f"{args.file} is too short: the first token is not scored, so there must be two at least")
+    to_come = model.score(ids, args.stride)
     announce(model, args)
     pieces = []
     with progress_bar(len(ids) - 1, "token") as progress:
-        for piece in model.score(ids, args.stride):
+        for piece in to_come:
             pieces.append(piece)
             progress.update(piece.ranks.size)
     scores = Scores(*(values[0] for values in join(pieces)))

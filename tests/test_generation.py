@@ -10,10 +10,11 @@ import pytest
 from conftest import SHAPES, in_pytorch, random_ids, random_model
 
 import numpy_gpt2
-from numpy_gpt2.generation import Options, Row, TextStream, generate, start_rows
+from numpy_gpt2.generation import Row, TextStream, generate
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.model import transformer
 from numpy_gpt2.params import Array, HParams
+from numpy_gpt2.prompts import Options, start_rows
 from numpy_gpt2.sampling import penalize_repetition
 from numpy_gpt2.text import Text
 from numpy_gpt2.tokenizer import Tokenizer
@@ -319,6 +320,7 @@ class TestGenerate:
         for prompts in several:
             assert tiny.generate(prompts, 5, temperature=0) == [expected] * 2
         assert "".join(tiny.stream(ids, 5, temperature=0)) == expected
+        assert tiny.generate(np.zeros((0, 3), int)) == []
 
     def test_five_continuations_are_repeatable_by_seed(self, tiny: GPT2) -> None:
         first, again, other = (
@@ -391,6 +393,7 @@ class TestGenerate:
             (b"bytes", {}, "token ids must be whole numbers"),
             (5, {}, "token ids must be whole numbers"),
             ([[[1], [2]]], {}, "is one row of token ids"),
+            ([[[1], [2, 3]]], {}, "one row of numbers, or several rows of the same length"),
             (["a", [1, 4096]], {}, "prompt 2: token id 4096 is outside"),
             (["a", "word " * 300], {}, r"prompt 2: \d+ tokens are too many"),
             ("a\ud800", {}, "the text is not UTF-8"),

@@ -660,4 +660,4 @@ def test_commands_of_the_readme(command: str, tmp_path: Path) -> None:
         lines = (tmp_path / command.split("> ")[1]).read_text().splitlines()
         assert [json.loads(line)["prompt"] for line in lines] == ["The king", "A fox"]
     else:
-        assert len(result.stdout) > 20
+        assert result.stdout
