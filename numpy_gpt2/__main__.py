@@ -6,14 +6,13 @@ from . import interrupts  # isort: split
 
 import argparse
 import contextlib
-import io
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from . import __version__
-from .commands import ArgumentParser, is_terminal, log_to_standard_error, progress_bar, read_input, run
+from .commands import ArgumentParser, is_terminal, log_to_standard_error, progress_bar, read_input, run, standard_input
 from .model_options import add_model_options, announce, load_model, set_threads
 
 if TYPE_CHECKING:
@@ -215,8 +214,8 @@ def read_prompts(args: argparse.Namespace) -> list[Prompt]:
     return [Prompt(text.removesuffix("\n"))]  # which `echo` adds
 
 
-def ask() -> str:
-    """The next prompt of a conversation; the question is shown only where somebody can see it.
+def ask(lines: TextIO) -> str:
+    """The next prompt of a conversation, from standard input; the question is shown only where somebody can see it.
 
     Raises:
         EOFError: there is none.
@@ -227,7 +226,7 @@ def ask() -> str:
         return input("prompt> ")
     if is_terminal(sys.stdin):
         print("prompt> ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline() if sys.stdin else ""
+    line = lines.readline()
     if not line:
         raise EOFError
     return line.removesuffix("\n")
@@ -241,12 +240,11 @@ def converse(model: GPT2, options: Options, args: argparse.Namespace) -> None:
     with_somebody = is_terminal(sys.stdin)
     if with_somebody:
         log.info("Ctrl-C ends a text, Ctrl-D the conversation")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape", newline=None)
+    lines = standard_input()
     with contextlib.suppress(EOFError):
         while True:
             try:
-                if text := ask():
+                if text := ask(lines):
                     prompt = Prompt(text)
                     write([prompt], count(prompt, model, options), model, options, args)
             except ValueError as error:
@@ -309,9 +307,8 @@ def show(generation: Generation, prompt: Prompt, number: int, args: argparse.Nam
     if args.json:
         print(json.dumps({"prompt": prompt.text, **generation._asdict()}), flush=True)
         return
-    title = ", ".join(
-        [prompt.where] * bool(prompt.where) + [f"continuation {number}"] * (args.num_return_sequences > 1)
-    )
+    which = f"continuation {number}" if args.num_return_sequences > 1 else ""
+    title = ", ".join(filter(None, (prompt.where, which)))
     print(f"======== {title} ========\n{generation.text}", flush=True)
     if args.verbose or generation.finish_reason == "context":
         log.info("%s: %s", title, ENDED[generation.finish_reason])
@@ -326,8 +323,6 @@ def main() -> int:
     if others:
         options.error(f"unrecognized arguments: {' '.join(others)}")
     log_to_standard_error()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a "?" for what the terminal cannot show
     return run(lambda: continue_prompts(args))
 
 

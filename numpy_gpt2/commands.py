@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TextIO
 
 from .files import read_text
 
@@ -30,10 +30,12 @@ def run(command: Callable[[], object]) -> int:
 
     0 when it went well, 1 after an error, which is printed in a sentence; as shells count, 130 after
     Ctrl-C and 141 when nobody reads the output any more, both silently. A closed standard output or
-    error is taken for one that nobody wants.
+    error is taken for one that nobody wants, and characters that standard output cannot show become "?".
     """
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  stays open
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         command()
         sys.stdout.flush()
@@ -59,22 +61,26 @@ def log_to_standard_error() -> None:
 def read_input(name: str) -> str:
     """The text in a file, or that of standard input if its name is a dash.
 
-    Bytes in standard input that are no text stay for the tokenizer to complain of.
-
     Raises:
         OSError: the file cannot be read.
         ValueError: it is not UTF-8.
     """
-    if name != "-":
-        try:
-            return read_text(Path(name))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"there is no file {name}") from None
-    if sys.stdin is None:  # closed
-        return ""
+    if name == "-":
+        return standard_input().read().removeprefix("\ufeff")
+    try:
+        return read_text(Path(name))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {name}") from None
+
+
+def standard_input() -> TextIO:
+    """Standard input, whatever its line ends; bytes in it that are no text stay for the tokenizer to complain of.
+
+    If it is closed, there is nothing in it. To be called once, before anything is read.
+    """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape", newline=None)
-    return sys.stdin.read().removeprefix("\ufeff")
+    return sys.stdin or io.StringIO()
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

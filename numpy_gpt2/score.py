@@ -5,7 +5,6 @@ from __future__ import annotations
 from . import interrupts  # isort: split
 
 import argparse
-import io
 import math
 import sys
 from typing import TYPE_CHECKING
@@ -101,8 +100,6 @@ def main() -> int:
     """The command line `python -m numpy_gpt2.score`."""
     args = parser().parse_args()
     log_to_standard_error()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a "?" for what the terminal cannot show
     return run(lambda: score_file(args))
 
 
