@@ -43,8 +43,8 @@ ENDED: dict[str | None, str] = {
 }
 
 
-class Prompt(NamedTuple):
-    """A prompt, and which line of a file it is."""
+class NamedPrompt(NamedTuple):
+    """A prompt, and which of several it is."""
 
     text: str
     where: str = ""
@@ -161,8 +161,7 @@ def continue_prompts(args: argparse.Namespace) -> None:
     from .sampling import check_whole_number
 
     interrupts.raise_from_now_on()
-    options = generation_options(args)
-    check_options(options)
+    options = check_options(generation_options(args))
     check_whole_number("--num-return-sequences", args.num_return_sequences, at_least=1)
     check_whole_number("--batch-size", args.batch_size, at_least=1)
     prompts = [] if args.interactive else read_prompts(args)
@@ -188,7 +187,7 @@ def generation_options(args: argparse.Namespace) -> Options:
 # Where prompts come from
 
 
-def read_prompts(args: argparse.Namespace) -> list[Prompt]:
+def read_prompts(args: argparse.Namespace) -> list[NamedPrompt]:
     """The prompts of all kinds but those of a conversation.
 
     Raises:
@@ -196,22 +195,22 @@ def read_prompts(args: argparse.Namespace) -> list[Prompt]:
         ValueError: there is no prompt, or the file is not text.
     """
     if args.unconditional:
-        return [Prompt("")]
+        return [NamedPrompt("")]
     if args.file is not None:
         numbered = enumerate(read_input(args.file).split("\n"), start=1)
-        prompts = [Prompt(line, f"{args.file}, line {number}") for number, line in numbered if line.strip()]
+        prompts = [NamedPrompt(line, f"{args.file}, line {number}") for number, line in numbered if line.strip()]
         if not prompts:
             raise ValueError(f"there is no prompt in {args.file}")
         return prompts
     if args.prompt not in (None, "-"):
-        return [Prompt(args.prompt)]
+        return [NamedPrompt(args.prompt)]
     text = read_input("-") if args.prompt == "-" or not is_terminal(sys.stdin) else ""
     if not text:
         raise ValueError(
             "there is no prompt: write one in quotes, or give it on standard input, or use --file, --interactive or "
             "--unconditional (--help tells more)"
         )
-    return [Prompt(text.removesuffix("\n"))]  # which `echo` adds
+    return [NamedPrompt(text.removesuffix("\n"))]  # which `echo` adds
 
 
 def ask(lines: TextIO) -> str:
@@ -241,11 +240,13 @@ def converse(model: GPT2, options: Options, args: argparse.Namespace) -> None:
     if with_somebody:
         log.info("Ctrl-C ends a text, Ctrl-D the conversation")
     lines = standard_input()
+    number = 0
     with contextlib.suppress(EOFError):
         while True:
             try:
                 if text := ask(lines):
-                    prompt = Prompt(text)
+                    number += 1
+                    prompt = NamedPrompt(text, f"prompt {number}")
                     write([prompt], count(prompt, model, options), model, options, args)
             except ValueError as error:
                 log.error("%s", error)
@@ -255,7 +256,7 @@ def converse(model: GPT2, options: Options, args: argparse.Namespace) -> None:
                 print(flush=True)
 
 
-def write(prompts: list[Prompt], n_tokens: int, model: GPT2, options: Options, args: argparse.Namespace) -> None:
+def write(prompts: list[NamedPrompt], n_tokens: int, model: GPT2, options: Options, args: argparse.Namespace) -> None:
     """Prints all continuations of some prompts: a single one as it is made, the others batch by batch.
 
     Args:
@@ -277,7 +278,7 @@ def write(prompts: list[Prompt], n_tokens: int, model: GPT2, options: Options, a
                 show(generation, prompt, number, args)
 
 
-def stream(prompt: Prompt, model: GPT2, options: Options, args: argparse.Namespace) -> None:
+def stream(prompt: NamedPrompt, model: GPT2, options: Options, args: argparse.Namespace) -> None:
     """Prints a continuation piece by piece."""
     pieces = model.stream(prompt.text, **options._asdict())
     for piece in pieces:
@@ -287,7 +288,7 @@ def stream(prompt: Prompt, model: GPT2, options: Options, args: argparse.Namespa
         log.info(ENDED[pieces.finish_reason])
 
 
-def count(prompt: Prompt, model: GPT2, options: Options) -> int:
+def count(prompt: NamedPrompt, model: GPT2, options: Options) -> int:
     """How many tokens a prompt may be continued by.
 
     Raises:
@@ -302,26 +303,27 @@ def count(prompt: Prompt, model: GPT2, options: Options) -> int:
         raise ValueError(f"{prompt.where}: {error}" if prompt.where else str(error)) from None
 
 
-def show(generation: Generation, prompt: Prompt, number: int, args: argparse.Namespace) -> None:
+def show(generation: Generation, prompt: NamedPrompt, number: int, args: argparse.Namespace) -> None:
     """Prints a continuation of a prompt, as JSON or under a line that says which it is."""
+    title = prompt.where
+    if args.num_return_sequences > 1:
+        title += f"{', ' if title else ''}continuation {number}"
     if args.json:
         print(json.dumps({"prompt": prompt.text, **generation._asdict()}), flush=True)
-        return
-    which = f"continuation {number}" if args.num_return_sequences > 1 else ""
-    title = ", ".join(filter(None, (prompt.where, which)))
-    print(f"======== {title} ========\n{generation.text}", flush=True)
-    if args.verbose or generation.finish_reason == "context":
-        log.info("%s: %s", title, ENDED[generation.finish_reason])
+    else:
+        print(f"======== {title} ========\n{generation.text}", flush=True)
+    if args.verbose or (generation.finish_reason == "context" and not args.json):
+        log.info("%s", f"{title}: {ENDED[generation.finish_reason]}" if title else ENDED[generation.finish_reason])
 
 
 def main() -> int:
     """The command line `python -m numpy_gpt2` and `numpy-gpt2`."""
     options = parser()
     args, others = options.parse_known_args()
-    if others and not any(argument.startswith("-") for argument in others):
-        options.error(f"a prompt of several words must be in quotes; {others[0]!r} is a second one")
+    if unknown := [argument for argument in others if argument.startswith("-")]:
+        options.error(f"unrecognized arguments: {' '.join(unknown)}")
     if others:
-        options.error(f"unrecognized arguments: {' '.join(others)}")
+        options.error(f"a prompt of several words must be in quotes; {others[0]!r} is a second one")
     log_to_standard_error()
     return run(lambda: continue_prompts(args))
 

@@ -18,7 +18,17 @@ from .files import read_text
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are one line."""
+    """An argparse parser whose complaints are one line, and for which `--top_k` is `--top-k`, as in other programs."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments that are known, and the others."""
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        for i, argument in enumerate(given[:end]):
+            name, *value = argument.split("=", 1)
+            if name.startswith("--"):
+                given[i] = "=".join([name.replace("_", "-"), *value])
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit status 2."""

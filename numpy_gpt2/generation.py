@@ -91,9 +91,9 @@ class Row:
         elif len(self.log_probabilities) == self.max_new_tokens:
             self.finish_reason = "length"
 
-    def make_room(self, n_ctx: int, slide: bool) -> bool:
-        """Where the context is full, drops its oldest half, or else ends the text. Returns whether it did the first."""
-        if self.finish_reason or len(self.context) < n_ctx:
+    def slide_or_end(self, n_ctx: int, slide: bool) -> bool:
+        """Where the context is full, drops its oldest half, or else ends the text. True if it has dropped it."""
+        if self.finish_reason or len(self.tokens) - self._start < n_ctx:
             return False
         if slide:
             self._start = len(self.tokens) - (n_ctx - n_ctx // 2)
@@ -127,7 +127,7 @@ def generate(rows: Sequence[Row], params: Params, n_head: int, slide: bool = Fal
     """
     n_ctx = len(params.wpe)
     for row in rows:
-        row.make_room(n_ctx, slide)
+        row.slide_or_end(n_ctx, slide)
     rows = [row for row in rows if not row.finish_reason]
     if not rows:
         return
@@ -138,7 +138,7 @@ def generate(rows: Sequence[Row], params: Params, n_head: int, slide: bool = Fal
             row.grow(logits)
         yield len(rows)
         for i, row in enumerate(rows):
-            if row.make_room(n_ctx, slide):
+            if row.slide_or_end(n_ctx, slide):
                 reread(past.row(i), row.context[:-1], params, n_head)
         going = [i for i, row in enumerate(rows) if not row.finish_reason]
         if not going:
@@ -193,7 +193,7 @@ class TextStream(Iterator[str]):
     with the last of them. What may be the beginning of a stop string waits until it is known.
 
     Attributes:
-        finish_reason: why the text ended, as `Row` says; None until it has.
+        finish_reason: why the text ended, as `Row` says; None until it has, and for good if it was interrupted.
     """
 
     def __init__(self, row: Row, steps: Iterator[int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .heads import DoubleHeads, check_choices, double_heads
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .prompts import Options, Prompt, as_prompts, check_options, require, start_rows
 from .sampling import check_whole_number
-from .tokenizer import Tokenizer
+from .tokenizer import Batch, Tokenizer
 from .vocabulary import find_vocabulary
 
 
@@ -54,7 +54,7 @@ class GPT2:
         return model.Past(self.params, self.hparams.n_head, n_batch)
 
     def logits(
-        self, ids: npt.ArrayLike, past: model.Past | None = None, token_type_ids: npt.ArrayLike | None = None
+        self, ids: Prompt | npt.ArrayLike, past: model.Past | None = None, token_type_ids: npt.ArrayLike | None = None
     ) -> Array:
         """Scores for the token that follows each position; `layers.softmax` makes them probabilities.
 
@@ -62,7 +62,8 @@ class GPT2:
         different lengths may be padded on the right, as `Tokenizer.encode_batch` does it: what follows
         a text changes nothing in it. With token_type_ids, the embedding of that token is added to each.
 
-        Shapes: ids and token_type_ids `[n_seq]` or `[n_batch, n_seq]` to `[..., n_seq, n_vocab]`.
+        Shapes: ids (or the text of one row) and token_type_ids `[n_seq]` or `[n_batch, n_seq]` to
+        `[..., n_seq, n_vocab]`.
 
         Raises:
             ValueError: the ids are not ids of this model, or too many for its context; or the past was
@@ -74,12 +75,13 @@ class GPT2:
         logits = model.logits(batch, self.params, self.hparams.n_head, past, types)
         return logits if np.ndim(ids) == 2 else logits[0]
 
-    def hidden_states(self, ids: npt.ArrayLike, token_type_ids: npt.ArrayLike | None = None) -> list[Array]:
+    def hidden_states(self, ids: Prompt | npt.ArrayLike, token_type_ids: npt.ArrayLike | None = None) -> list[Array]:
         """The vectors that run through the model: what enters each block, and last, normalised, what leaves them all.
 
         They are those of `GPT2Model` in transformers, with `output_hidden_states`.
 
-        Shapes: ids and token_type_ids `[n_seq]` or `[n_batch, n_seq]` to n_layer + 1 times `[..., n_seq, n_embd]`.
+        Shapes: ids (or the text of one row) and token_type_ids `[n_seq]` or `[n_batch, n_seq]` to n_layer + 1
+        times `[..., n_seq, n_embd]`.
 
         Raises:
             ValueError: the ids are not ids of this model, or too many for its context.
@@ -90,7 +92,7 @@ class GPT2:
 
     def generate(
         self,
-        prompt: Prompt | Sequence[Prompt],
+        prompt: Prompt | Iterable[Prompt] | Batch,
         max_new_tokens: int | None = None,
         *,
         max_length: int | None = None,
@@ -99,7 +101,7 @@ class GPT2:
         top_k: int = 40,
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
-        stop: str | Sequence[str] | None = None,
+        stop: str | Iterable[str] | None = None,
         seed: int | np.random.SeedSequence | None = None,
         slide: bool = False,
         return_full_text: bool = False,
@@ -112,8 +114,9 @@ class GPT2:
         when the context is full.
 
         Args:
-            prompt: text or token ids; if empty, as [] is, the model begins a text of its own. Or a list
-                of prompts, which are worked on as one batch.
+            prompt: text or token ids; if empty, the model begins a text of its own. Or a list of prompts,
+                or what `Tokenizer.encode_batch` makes of one, to be worked on as one batch; an empty list
+                is one without prompts.
             max_new_tokens: how many tokens to add at most; by default 64.
             max_length: the same, but counted with those of the prompt.
             num_return_sequences: how many continuations of each prompt.
@@ -132,17 +135,25 @@ class GPT2:
 
         Returns:
             A string (or `Generation`) for one prompt, a list of them with num_return_sequences above 1;
-            for a list of prompts, a list of what each of them would give alone.
+            for a list of prompts, a list with one or the other for each.
 
         Raises:
             ValueError: an argument is out of its range, or a prompt is longer than the context.
         """
         options = Options(
-            max_new_tokens, max_length, temperature, top_k, top_p, repetition_penalty,
-            stop, seed, slide, return_full_text
-        )  # fmt: skip
-        check_options(options)
-        check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
+            max_new_tokens=max_new_tokens,
+            max_length=max_length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            stop=stop,
+            seed=seed,
+            slide=slide,
+            return_full_text=return_full_text,
+        )
+        options = check_options(options)
+        num_return_sequences = check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
         if not return_details:
             require(self.tokenizer)
         prompts, several = as_prompts(prompt)
@@ -169,25 +180,24 @@ class GPT2:
         """
         if unknown := options.keys() - {*Options._fields}:
             raise TypeError(f"stream() got an unexpected keyword argument {min(unknown)!r}")
-        chosen = Options(max_new_tokens, **options)
-        check_options(chosen)
+        chosen = check_options(Options(max_new_tokens, **options))
         require(self.tokenizer)
         prompts, several = as_prompts(prompt)
-        if several:
+        if several and prompts:
             raise ValueError("stream takes one prompt at a time; generate takes several")
-        (row,) = start_rows(prompts, 1, chosen, self.hparams, self.tokenizer)
+        (row,) = start_rows([prompt], 1, chosen, self.hparams, self.tokenizer)
         return TextStream(row, generate([row], self.params, self.hparams.n_head, chosen.slide))
 
     def score(self, text: Prompt, stride: int | None = None) -> Iterator[scoring.Scores]:
         """Scores every token of a text but the first: its log-probability and its rank, given those before it.
 
         Args:
-            text: text or token ids, of any length.
+            text: text, or token ids `[n_seq]` or `[n_batch, n_seq]`, of any length.
             stride: for a text longer than the context, how far its windows are apart, in tokens: less
                 than the context, by default half of it.
 
         Returns:
-            An iterator of the scores of so many tokens at a time, each `[1, n_seq]`.
+            An iterator of the scores of a few tokens at a time, `[n_batch, n_seq - 1]` together.
 
         Raises:
             ValueError: the ids are not ids of this model, or stride is out of its range.
@@ -195,14 +205,16 @@ class GPT2:
         ids = model.check_ids(self._ids(text), self.hparams)
         return scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride))
 
-    def loss(self, ids: npt.ArrayLike, labels: npt.ArrayLike | None = None, stride: int | None = None) -> float:
+    def loss(
+        self, ids: Prompt | npt.ArrayLike, labels: npt.ArrayLike | None = None, stride: int | None = None
+    ) -> float:
         """The cross-entropy of the model's predictions, in nats per token: the mean of minus each log-probability.
 
         The first token of a text is not predicted. A text longer than the context is read in windows,
         as `scoring` says.
 
         Args:
-            ids: `[n_seq]` or `[n_batch, n_seq]`.
+            ids: text, or token ids `[n_seq]` or `[n_batch, n_seq]`.
             labels: the tokens to predict, if they are not ids themselves; -100 for one that does not
                 count, such as padding. Shaped like ids and, as in transformers, not shifted.
             stride: as for `score`.
@@ -211,7 +223,7 @@ class GPT2:
             ValueError: ids or labels are not ids of this model, nothing is left to predict, or stride is
                 out of its range.
         """
-        ids = model.check_ids(ids, self.hparams)
+        ids = model.check_ids(self._ids(ids), self.hparams)
         labels = ids if labels is None else np.atleast_2d(labels)
         model.check_indices("labels", labels, ids.shape, self.hparams.n_vocab, scoring.IGNORED)
         scores = scoring.join(scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride), labels))
@@ -256,15 +268,15 @@ class GPT2:
         given = check_choices(self.hparams, ids, mc_token_ids, token_type_ids, labels, mc_labels)
         return double_heads(given, self.params, self.multiple_choice_head, self.hparams.n_head)
 
-    def _ids(self, text: Prompt) -> npt.ArrayLike:
+    def _ids(self, text: Prompt | npt.ArrayLike) -> npt.ArrayLike:
         """The ids of what may be text or ids."""
         return require(self.tokenizer).encode(text) if isinstance(text, str) else text
 
     def _check(
-        self, ids: npt.ArrayLike, past: model.Past | None = None, token_type_ids: npt.ArrayLike | None = None
+        self, ids: Prompt | npt.ArrayLike, past: model.Past | None = None, token_type_ids: npt.ArrayLike | None = None
     ) -> tuple[Array, Array | None]:
         """Ids and token types from outside, checked, as `[n_batch, n_seq]`."""
-        batch = model.check_ids(ids, self.hparams)
+        batch = model.check_ids(self._ids(ids), self.hparams)
         model.check_fits(batch, self.hparams, past)
         if token_type_ids is None:
             return batch, None
@@ -274,8 +286,7 @@ class GPT2:
     def _stride(self, stride: int | None) -> int:
         """The stride to score with: half of the context, if it is not said."""
         stride = self.hparams.n_ctx // 2 if stride is None else stride
-        check_whole_number("stride", stride, at_least=1, at_most=self.hparams.n_ctx - 1)
-        return stride
+        return check_whole_number("stride", stride, at_least=1, at_most=self.hparams.n_ctx - 1)
 
 
 def load(

@@ -97,8 +97,11 @@ def check_choices(
     Raises:
         ValueError: one of the arguments has the wrong shape, or a number in it is out of its range.
     """
-    array = np.asarray(ids)
-    if array.ndim != 3:
+    try:
+        array = np.asarray(ids)
+    except ValueError:
+        raise ValueError("ids must be choices of the same length: pad the shorter ones on the right") from None
+    if array.ndim != 3 or array.size == 0:
         raise ValueError(f"ids must have the shape [n_batch, n_choices, n_seq], not {list(array.shape)}")
     n_batch, n_choices, n_seq = array.shape
     check_fits(check_ids(array.reshape(-1, n_seq), hparams), hparams)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -69,10 +68,10 @@ class Past:
     """
 
     def __init__(self, params: Params, n_head: int, n_batch: int = 1, room: int | None = None) -> None:
-        """An empty past with room for so many tokens of each text, by default n_ctx."""
+        """An empty past with room for so many tokens of each text, by default and at most n_ctx."""
         self.params = params
         n_ctx, n_embd = params.wpe.shape
-        shape = (len(params.h), n_batch, n_head, n_ctx if room is None else room, n_embd // n_head)
+        shape = (len(params.h), n_batch, n_head, n_ctx if room is None else min(room, n_ctx), n_embd // n_head)
         self.k = np.zeros_like(params.wpe, shape=shape)  # no garbage: even with a weight of 0, NaN would be seen
         self.v = np.zeros_like(params.wpe, shape=shape)
         self.lengths = np.zeros(n_batch, int)
@@ -157,7 +156,9 @@ def transformer(
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
     """
-    return deque(hidden_states(ids, params, n_head, past, token_type_ids), maxlen=1).pop()
+    for x in hidden_states(ids, params, n_head, past, token_type_ids):  # noqa: B007  only the last is wanted
+        pass
+    return x
 
 
 def output_head(x: Array, params: Params) -> Array:

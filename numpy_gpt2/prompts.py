@@ -13,7 +13,7 @@ from .model import check_fits, check_ids
 from .params import Array, HParams
 from .sampling import check_sampling, check_whole_number, next_token
 from .text import Text
-from .tokenizer import Tokenizer, byte_spelling
+from .tokenizer import Batch, Tokenizer, byte_spelling
 
 Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
 
@@ -27,22 +27,18 @@ class Options(NamedTuple):
     top_k: int = 40
     top_p: float = 1.0
     repetition_penalty: float = 1.0
-    stop: str | Sequence[str] | None = None
+    stop: str | Iterable[str] | None = None
     seed: int | np.random.SeedSequence | None = None
     slide: bool = False
     return_full_text: bool = False
-
-    def stop_strings(self) -> list[str]:
-        """The stop strings, of which there may be one, several or none."""
-        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
     def sampling(self) -> dict[str, Any]:
         """Those that `next_token` takes."""
         return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}
 
 
-def check_options(options: Options) -> None:
-    """Checks the options of generation.
+def check_options(options: Options) -> Options:
+    """Checks the options of generation, and returns them with whole numbers as Python ints and `stop` as a tuple.
 
     Raises:
         ValueError: one of them is out of its range, or two exclude each other.
@@ -50,17 +46,28 @@ def check_options(options: Options) -> None:
     check_sampling(**options.sampling())
     if options.max_new_tokens is not None and options.max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
-    for name in ("max_new_tokens", "max_length"):
-        if getattr(options, name) is not None:
-            check_whole_number(name, getattr(options, name))
-    if options.seed is not None and not isinstance(options.seed, np.random.SeedSequence):
-        check_whole_number("seed", options.seed)
-    if not isinstance(options.stop, (str, Iterable, type(None))):
-        raise ValueError(f"stop must be text, or a list of texts, not {options.stop!r}")
-    for string in options.stop_strings():
+    checked: dict[str, Any] = {"stop": stop_strings(options.stop)}
+    for name in ("max_new_tokens", "max_length", "top_k", "seed"):
+        value = getattr(options, name)
+        if not isinstance(value, (np.random.SeedSequence, type(None))):
+            checked[name] = check_whole_number(name, value)
+    return options._replace(**checked)
+
+
+def stop_strings(stop: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The stop strings in what may be one, several or none.
+
+    Raises:
+        ValueError: one of them is not text, or empty.
+    """
+    if not isinstance(stop, (str, Iterable, type(None))):
+        raise ValueError(f"stop must be text, or a list of texts, not {stop!r}")
+    strings = (stop,) if isinstance(stop, str) else () if stop is None else tuple(stop)
+    for string in strings:
         if not isinstance(string, str) or not string:
             raise ValueError(f"a stop string must be text, and at least one character, not {string!r}")
         byte_spelling(string)  # raises an error if UTF-8 cannot carry it
+    return strings
 
 
 def start_rows(
@@ -70,22 +77,34 @@ def start_rows(
 
     Row i gets the stream number i of the seed, whatever the other rows are.
 
+    Args:
+        prompts: text or token ids.
+        n_each: how many rows for each.
+        options: as `check_options` returns them.
+        hparams, tokenizer: the model's.
+
     Raises:
-        ValueError: a prompt cannot be read, or is too long.
+        ValueError: a prompt cannot be read, or is too long; or the options are about text, and there is
+            no vocabulary.
     """
-    seed = options.seed if isinstance(options.seed, np.random.SeedSequence) else np.random.SeedSequence(options.seed)
-    streams = iter(seed.spawn(len(prompts) * n_each))
-    rows = []
+    stop = stop_strings(options.stop)
+    if stop or options.return_full_text:
+        require(tokenizer)
+    encoded = []
     for number, prompt in enumerate(prompts, start=1):
         try:
             ids = encode_prompt(prompt, hparams, tokenizer, options.slide)
-            max_new_tokens = count_new_tokens(options, len(ids))
+            encoded.append((prompt, ids, count_new_tokens(options, len(ids))))
         except ValueError as error:
             raise ValueError(f"prompt {number}: {error}" if len(prompts) > 1 else str(error)) from None
+    seed = options.seed if isinstance(options.seed, np.random.SeedSequence) else np.random.SeedSequence(options.seed)
+    streams = iter(seed.spawn(len(prompts) * n_each))
+    rows = []
+    for prompt, ids, max_new_tokens in encoded:
         shown = tokenizer.decode_bytes(ids) if tokenizer and options.return_full_text and len(prompt) else b""
         for _ in range(n_each):
             choose = partial(next_token, rng=np.random.default_rng(next(streams)), **options.sampling())
-            text = Text(tokenizer, options.stop_strings(), shown) if tokenizer else None
+            text = Text(tokenizer, stop, shown) if tokenizer else None
             end_of_text = tokenizer.end_of_text if tokenizer else None
             rows.append(Row(ids, choose, max_new_tokens, end_of_text, text))
     return rows
@@ -126,12 +145,17 @@ def count_new_tokens(options: Options, n_prompt: int) -> int:
 
 
 def as_prompts(prompt: Any) -> tuple[list[Any], bool]:
-    """The prompts in what may be one (text, or a row of ids) or several; and whether it is several."""
+    """The prompts in what may be one (text, or a row of ids) or several; and whether it is several.
+
+    Of a `Batch`, the padding does not count. An empty list is taken for one without prompts, not for a
+    prompt without ids.
+    """
     if isinstance(prompt, (str, bytes)) or not np.iterable(prompt):
         return [prompt], False
+    if isinstance(prompt, Batch):
+        return [ids[:length] for ids, length in zip(prompt.ids, prompt.lengths, strict=True)], True
     items = list(prompt)
-    several = np.iterable(items[0]) if items else isinstance(prompt, np.ndarray) and prompt.ndim > 1
-    return (items, True) if several else ([items], False)
+    return (items, True) if not items or np.iterable(items[0]) else ([items], False)
 
 
 def require(tokenizer: Tokenizer | None) -> Tokenizer:

@@ -150,8 +150,8 @@ def check_sampling(
         raise ValueError(f"repetition_penalty must be 1 (none) or 0.0001 to 10000, not {repetition_penalty}")
 
 
-def check_whole_number(name: str, value: int, at_least: int = 0, at_most: float = math.inf) -> None:
-    """Checks a number of things.
+def check_whole_number(name: str, value: int, at_least: int = 0, at_most: float = math.inf) -> int:
+    """Checks a number of things, and returns it as a Python int, which no sum can overflow.
 
     Raises:
         ValueError: it is not a whole number, or out of its range.
@@ -159,3 +159,4 @@ def check_whole_number(name: str, value: int, at_least: int = 0, at_most: float 
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not at_least <= value <= at_most:
         upwards = f"{at_least} or more" if at_most == math.inf else f"{at_least} to {at_most}"
         raise ValueError(f"{name} must be a whole number, {upwards}, not {value!r}")
+    return int(value)

@@ -1,11 +1,12 @@
 """How well the model predicts a text that is given: each token's probability and rank, and the cross-entropy.
 
 A text longer than the context is read in windows. Each begins `stride` tokens after the one before, and
-only the tokens that this one did not score are scored in it: so every token but the first is scored once,
-and after the first window with at least n_ctx - stride tokens before it. A smaller stride lets the model
-see more, and takes longer.
+only the tokens that earlier ones did not score are scored in it: so every token but the first is scored
+once, and after the first window with at least n_ctx - stride tokens before it. A smaller stride lets the
+model see more, and takes longer.
 
-Source: "Perplexity of fixed-length models" in the documentation of Hugging Face's transformers.
+Source: "Perplexity of fixed-length models" in the documentation of Hugging Face's transformers, which
+weights the windows a little differently; here, each token has the same weight.
 """
 
 from __future__ import annotations
@@ -73,10 +74,10 @@ def join(pieces: Iterable[Scores]) -> Scores:
     Raises:
         ValueError: there are none.
     """
-    joined = [np.concatenate(values, axis=-1) for values in zip(*pieces, strict=True)]
-    if not joined:
+    pieces = list(pieces)
+    if not pieces:
         raise ValueError("there is nothing to score: the first token of a text is not, and no other is there")
-    return Scores(*joined)
+    return Scores(*(np.concatenate(values, axis=-1) for values in zip(*pieces, strict=True)))
 
 
 def score_logits(logits: Array, labels: Array) -> Scores:
@@ -105,7 +106,7 @@ def cross_entropy(log_probabilities: Array, labels: Array) -> float:
     """
     counted = log_probabilities[labels != IGNORED]
     if not counted.size:
-        raise ValueError("there is nothing to score: all labels are -100")
+        raise ValueError("there is nothing to score: there are no labels but -100")
     return -float(np.mean(counted, dtype=np.float64))
 
 
@@ -117,7 +118,7 @@ def perplexity(loss: float) -> float:
     >>> round(perplexity(math.log(10)), 6)
     10.0
     """
-    return math.exp(loss) if loss < 700 else math.inf  # a float holds no more
+    return math.inf if loss > 700 else math.exp(loss)  # a float holds no more
 
 
 def bits_per_byte(log_probabilities: Array, n_bytes: int) -> float:

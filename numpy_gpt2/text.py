@@ -39,13 +39,16 @@ class Text:
         """Adds a token. True if a stop string is complete now: then the text has ended before it."""
         self._starts.append(len(self._data))
         self._data += self._tokenizer.decode_bytes([token])
+        # No stop string begins in what has been decoded: it would have been held back.
         found = [at for stop in self._stop if (at := self._data.find(stop, self._n_decoded)) >= 0]
-        end = min(found) if found else len(self._data) - self._n_held_back()
-        self.n_tokens = sum(start < end for start in self._starts) if found else len(self._starts)
-        self._decode(end, final=bool(found))
-        if found:
-            self._data = self._data[:end]
-        return bool(found)
+        if not found:
+            self.n_tokens += 1
+            self._decode(len(self._data) - self._n_held_back(), final=False)
+            return False
+        self._data = self._data[: min(found)]
+        self.n_tokens = sum(start < len(self._data) for start in self._starts)
+        self.finish()
+        return True
 
     def finish(self) -> None:
         """Ends the text: what was held back belongs to it, and half a character becomes "�"."""

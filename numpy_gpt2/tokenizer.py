@@ -192,6 +192,8 @@ class Tokenizer:
     ) -> Batch:
         """The token ids of several texts in one array, padded on the right.
 
+        `GPT2.generate` takes the whole `Batch`; in the ids alone, it could not tell padding from text.
+
         Args:
             texts: the texts.
             pad: the id to pad with; by default that of `<|endoftext|>`, since GPT-2 has none for padding.
@@ -237,6 +239,8 @@ class Tokenizer:
         """
         ids = list(ids)
         for id in ids:
+            if not isinstance(id, numbers.Integral):
+                raise ValueError(f"token ids must be one row of whole numbers, but one of them is {id!r}")
             if not 0 <= id < self.n_vocab:
                 raise ValueError(f"token id {id} is outside the vocabulary, which has the ids 0 to {self.n_vocab - 1}")
         characters = "".join([self.decoder[id] for id in ids])

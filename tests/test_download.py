@@ -291,10 +291,9 @@ class TestDownload:
         assert caplog.messages[0].startswith("fetching what is missing of 124M")
         assert_arrived(store, "124M", model_folder("124M"))
 
-    def test_two_at_once_do_not_meet(
-        self, store: Store, url: str, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_two_at_once_do_not_meet(self, store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The second waits, says so, and then finds nothing left to do."""
+        fetcher = Fetcher(timeout=60)  # the server waits for the second, however long that takes to start
         waiting = threading.Event()
         monkeypatch.setattr("numpy_gpt2.files.log.warning", lambda *args: waiting.set())
         second = threading.Thread(target=lambda: download("124M", base_url=url, fetcher=fetcher))

@@ -148,8 +148,9 @@ class TestBatch:
 
         monkeypatch.setattr("numpy_gpt2.generation.transformer", recorded)
         rows = [Row(prompt, greedy, n) for prompt, n in [([1, 2, 3], 3), ([4], 1), ([1, 2, 3], 2), ([1, 2, 3], 4)]]
-        finish(rows, model)
+        made = finish(rows, model)
         assert read == [(2, 3), (3, 1), (2, 1), (1, 1)]
+        assert made == [finish([Row(row.tokens[: row.n_prompt], greedy, row.max_new_tokens)], model)[0] for row in rows]
 
     def test_a_step_says_how_many_took_part(self) -> None:
         model = random_model(SHAPES[1])
@@ -160,9 +161,17 @@ class TestBatch:
         model = random_model(SHAPES[1])
         prompts = random_prompts(SHAPES[1], [30, 4, 17])
         whole = finish([Row(prompt, greedy, 9) for prompt in prompts], model)
+        read: list[int] = []
+
+        def recorded(ids: Array, *args: Any) -> Array:
+            read.append(ids.shape[1])
+            return transformer(ids, *args)
+
+        monkeypatch.setattr("numpy_gpt2.generation.transformer", recorded)
         monkeypatch.setattr("numpy_gpt2.generation.PIECE", 8)
         rows = [Row(prompt, greedy, 9) for prompt in prompts]
         assert finish(rows, model) == whole
+        assert read == [8, 8, 8, 6, *[1] * 8]
         assert finish([Row(prompts[0], greedy, 50)], model, slide=True)[0][:9] == whole[0]
 
     def test_there_may_be_nothing_to_do(self) -> None:
@@ -320,7 +329,14 @@ class TestGenerate:
         for prompts in several:
             assert tiny.generate(prompts, 5, temperature=0) == [expected] * 2
         assert "".join(tiny.stream(ids, 5, temperature=0)) == expected
-        assert tiny.generate(np.zeros((0, 3), int)) == []
+        assert tiny.tokenizer
+        batch = tiny.tokenizer.encode_batch(["The king", "A fox said", ""])
+        assert tiny.generate(batch, 5, temperature=0) == tiny.generate(["The king", "A fox said", ""], 5, temperature=0)
+
+    def test_without_prompts_there_is_nothing(self, tiny: GPT2) -> None:
+        several: list[Any] = [[], (), iter([]), np.zeros((0, 3), int)]
+        for nothing in several:
+            assert tiny.generate(nothing) == tiny.generate(nothing, num_return_sequences=3) == []
 
     def test_five_continuations_are_repeatable_by_seed(self, tiny: GPT2) -> None:
         first, again, other = (
@@ -342,9 +358,7 @@ class TestGenerate:
             assert tiny.generate(prompt, 6, temperature=0, return_full_text=True) == "The king" + text
             pieces = list(tiny.stream(prompt, 6, temperature=0, return_full_text=True))
             assert (pieces[0], "".join(pieces)) == ("The king", "The king" + text)
-        for prompt in ("", []):
-            full = tiny.generate(prompt, 6, temperature=0, return_full_text=True)
-            assert full == tiny.generate("", 6, temperature=0)
+        assert tiny.generate("", 6, temperature=0, return_full_text=True) == tiny.generate("", 6, temperature=0)
 
     def test_the_details(self, tiny: GPT2) -> None:
         assert tiny.tokenizer
@@ -362,6 +376,28 @@ class TestGenerate:
         assert (made.text, made.ids) == (" was", tiny.tokenizer.encode(" was"))
         assert len(made.log_probabilities) == 1
 
+    def test_what_was_held_back_belongs_to_a_text_that_ends_otherwise(self, tiny: GPT2) -> None:
+        """It might have become a stop string."""
+        assert tiny.generate("The king", 4, temperature=0, stop="ry!") == " was very angry"
+
+    def test_numbers_of_numpy_are_numbers(self, tiny: GPT2) -> None:
+        expected = tiny.generate("The king", 200, seed=1, top_k=40)
+        options: dict[str, Any] = {"seed": np.uint8(1), "top_k": np.uint8(40)}
+        assert tiny.generate("The king", np.uint8(200), **options) == expected  # type: ignore[arg-type]
+        several: dict[str, Any] = {"num_return_sequences": np.uint8(200), "max_length": np.int8(4)}
+        assert len(tiny.generate(["The king"] * 2, **several)[1]) == 200
+
+    def test_stop_strings_may_be_in_anything_that_can_be_gone_through(self, tiny: GPT2) -> None:
+        several: list[Any] = [["angry"], ("angry",), iter(["xyz", "angry"]), np.array(["angry", "xyz"])]
+        for stop in several:
+            assert tiny.generate("The king", 9, temperature=0, stop=stop) == " was very "
+
+    def test_a_call_that_is_refused_draws_no_random_numbers(self, tiny: GPT2) -> None:
+        seed = np.random.SeedSequence(5)
+        with pytest.raises(ValueError, match="token id 4096"):
+            tiny.generate([4096], seed=seed)
+        assert tiny.generate("The king", 5, seed=seed) == tiny.generate("The king", 5, seed=5)
+
     def test_slide_goes_on_beyond_the_context(self, tiny: GPT2) -> None:
         made = tiny.generate("The king", 300, temperature=0, return_details=True)
         assert made.finish_reason == "context"
@@ -377,7 +413,7 @@ class TestGenerate:
 
     def test_an_empty_prompt_begins_at_end_of_text(self, tiny: GPT2) -> None:
         assert tiny.generate("", 5, temperature=0) == tiny.generate([4095], 5, temperature=0)
-        assert tiny.generate([], 5, temperature=0) == tiny.generate([4095], 5, temperature=0)
+        assert "".join(tiny.stream([], 5, temperature=0)) == tiny.generate([4095], 5, temperature=0)
         assert tiny.generate(["", "The king"], 5, temperature=0)[0] == tiny.generate("", 5, temperature=0)
 
     def test_end_of_text_in_a_prompt_is_only_text(self, tiny: GPT2) -> None:
@@ -392,8 +428,8 @@ class TestGenerate:
             ([1.5], {}, "token ids must be whole numbers"),
             (b"bytes", {}, "token ids must be whole numbers"),
             (5, {}, "token ids must be whole numbers"),
-            ([[[1], [2]]], {}, "is one row of token ids"),
-            ([[[1], [2, 3]]], {}, "one row of numbers, or several rows of the same length"),
+            ([[[1], [2]]], {}, "a prompt is one row of token ids"),
+            ([[[1], [2, 3]]], {}, "token ids must be one row of numbers, or several rows of the same length"),
             (["a", [1, 4096]], {}, "prompt 2: token id 4096 is outside"),
             (["a", "word " * 300], {}, r"prompt 2: \d+ tokens are too many"),
             ("a\ud800", {}, "the text is not UTF-8"),
@@ -419,7 +455,7 @@ class TestGenerate:
         ids=str,
     )
     def test_bad_arguments_are_refused(self, tiny: GPT2, prompt: Any, options: dict[str, Any], complaint: str) -> None:
-        with pytest.raises(ValueError, match=complaint):
+        with pytest.raises(ValueError, match=f"^{complaint}"):
             tiny.generate(prompt, **options)
 
     def test_a_stream_refuses_before_its_first_piece(self, tiny: GPT2) -> None:
@@ -439,6 +475,9 @@ class TestGenerate:
                 make([1, 2])
         with pytest.raises(ValueError, match="came without a vocabulary"):
             model.generate("a", return_details=True)
+        for about_text in ({"stop": "x"}, {"return_full_text": True}):
+            with pytest.raises(ValueError, match="came without a vocabulary"):
+                model.generate([1, 2], return_details=True, **about_text)
 
     def test_a_model_without_a_vocabulary_gives_ids(self) -> None:
         made = random_model(SHAPES[1]).generate([1, 2], 3, temperature=0, return_details=True)

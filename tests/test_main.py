@@ -92,6 +92,13 @@ class TestText:
         for length in ("--max-new-tokens", "20"), ("--max-length", "23"):
             assert run("The king", *options.split(), *length).stdout == expected + "\n"
 
+    def test_options_may_be_spelled_as_in_other_programs(self) -> None:
+        result = run("The king", "--top_k", "1", "--max_new_tokens=5", "--model", "tiny")
+        assert (result.returncode, result.stdout) == (0, run("The king", "--top-k", "1", "--max-new-tokens=5").stdout)
+        assert_one_sentence(
+            run("--max-new-tokens", "1", "--", "--not_an_option", "another"), "'another' is a second one"
+        )
+
     def test_an_empty_prompt(self, tiny: GPT2) -> None:
         assert run("", "--greedy").stdout == tiny.generate("", temperature=0) + "\n"
 
@@ -160,6 +167,7 @@ class TestVerbose:
         seed = next(seed for seed, stream in streams if [*stream] and stream.finish_reason == "end_of_text")
         result = run(prompt, "--model", "tiny", "--verbose", "--seed", str(seed))
         assert "the model ended the text" in result.stderr
+        assert "the model ended the text" in run(prompt, "--verbose", "--seed", str(seed), "--json").stderr
         assert "<|endoftext|>" not in result.stdout
 
     def test_a_full_context_is_always_told(self) -> None:
@@ -307,6 +315,11 @@ class TestInteractive:
         assert (result.returncode, result.stdout) == (0, "".join(f"{text}\n" for text in expected))
         assert result.stderr == ""
 
+    def test_several_of_each_are_told_apart(self) -> None:
+        result = run("-i", "-n", "2", "--model", "tiny", "--max-new-tokens", "2", input="The king\nA fox said\n")
+        titles = re.findall("======== (.*) ========", result.stdout)
+        assert titles == [f"prompt {i}, continuation {j}" for i in (1, 2) for j in (1, 2)]
+
     def test_a_prompt_that_cannot_be_continued_does_not_end_it(self, tiny: GPT2) -> None:
         lines = "word " * 300 + "\nThe king\n"
         result = run("-i", "--model", "tiny", "--greedy", "--max-new-tokens", "6", input=lines)
@@ -347,7 +360,9 @@ class TestTerminal:
         terminal.read_until(" was very")
         terminal.write("\x03")
         terminal.read_until("prompt> ")
-        terminal.write("half a li\x03")
+        terminal.write("half a li")
+        terminal.read_until("half a li")
+        terminal.write("\x03\n")  # the line end because Ctrl-C may meet readline in a moment where it waits for a key
         terminal.read_until("prompt> ")
         terminal.write("\x04")
         assert terminal.wait() == 0

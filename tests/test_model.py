@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import DTYPES, SHAPES, in_pytorch, random_ids, random_model
 
+import numpy_gpt2
 from numpy_gpt2 import layers
 from numpy_gpt2.model import Past
 from numpy_gpt2.params import HParams
@@ -109,7 +110,7 @@ def test_one_row_of_ids_gives_one_row_of_logits() -> None:
         ([5, -1], "token id -1 is outside"),
         ([1.0], "whole numbers"),
         (["a"], "this is text: the tokenizer's encode makes ids of it"),
-        ("a", "this is text"),
+        ("a", "came without a vocabulary"),
         ([True], "whole numbers"),
         ([2**70], "whole numbers"),
         (3, "whole numbers"),
@@ -219,6 +220,34 @@ def test_hidden_states_are_those_of_pytorch(hparams: HParams, with_types: bool) 
     np.testing.assert_array_equal(ours[-1] @ gpt2.params.wte.T, gpt2.logits(ids, token_type_ids=types))
     one = gpt2.hidden_states(ids[0], None if types is None else types[0])
     assert [x.shape for x in one] == [(hparams.n_ctx, hparams.n_embd)] * (hparams.n_layer + 1)
+
+
+def test_token_types_beside_a_past() -> None:
+    gpt2 = random_model(SHAPES[1])
+    ids, types = random_ids(SHAPES[1], 2, 9), random_ids(SHAPES[1], 2, 9, seed=1)
+    past = gpt2.new_past(2)
+    logits = [gpt2.logits(ids[:, i:j], past, types[:, i:j]) for i, j in ((0, 4), (4, 5), (5, 9))]
+    whole = gpt2.logits(ids, token_type_ids=types)
+    np.testing.assert_allclose(np.concatenate(logits, axis=1), whole, rtol=0, atol=1e-11)
+    assert np.abs(whole - gpt2.logits(ids)).max() > 0.1
+
+
+def test_text_is_accepted_in_place_of_its_ids() -> None:
+    tiny = numpy_gpt2.load("tiny")
+    assert tiny.tokenizer
+    ids = tiny.tokenizer.encode("The king was")
+    np.testing.assert_array_equal(tiny.logits("The king was"), tiny.logits(ids))
+    np.testing.assert_array_equal(tiny.hidden_states("The king was")[3], tiny.hidden_states(ids)[3])
+    assert tiny.loss("The king was") == tiny.loss(ids)
+
+
+def test_what_was_never_written_is_never_seen() -> None:
+    gpt2 = random_model(SHAPES[1])
+    past = gpt2.new_past(2)
+    past.k[:] = np.nan
+    gpt2.logits([[1], [2]], past)
+    gpt2.logits([3, 4, 5], past.row(0))
+    assert np.isfinite(gpt2.logits([[6], [7]], past)).all()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,21 @@ class TestAgainstHuggingFace:
         half = model.loss(ids[0].numpy(), stride=hparams.n_ctx // 2)
         assert model.loss(ids[0].numpy()) == half != pytest.approx(model.loss(ids[0].numpy(), stride=1), rel=1e-6)
 
+    def test_labels_of_texts_longer_than_the_context(self, hparams: HParams) -> None:
+        """Each window alone, in which the tokens that the one before did not score count."""
+        model = random_model(hparams)
+        n_ctx, n_seq = hparams.n_ctx, 2 * hparams.n_ctx + 1
+        ids, labels = random_ids(hparams, 2, n_seq), random_ids(hparams, 2, n_seq, seed=1)
+        labels[0, n_ctx + 1 :] = IGNORED
+        losses, counts = [], []
+        for begin, first, end in windows(n_seq, n_ctx, n_ctx // 2):
+            target = labels[:, begin:end].copy()
+            target[:, : first - begin] = IGNORED
+            losses.append(model.loss(ids[:, begin:end], target))
+            counts.append(int((target[:, 1:] != IGNORED).sum()))
+        assert sum(counts) == int((labels[:, 1:] != IGNORED).sum())
+        assert model.loss(ids, labels) == pytest.approx(np.average(losses, weights=counts), rel=1e-10)
+
     def test_each_token(self, hparams: HParams, monkeypatch: pytest.MonkeyPatch) -> None:
         torch = pytest.importorskip("torch")
         model = random_model(hparams)
@@ -136,7 +151,7 @@ def test_ranks_count_only_what_is_likelier() -> None:
     [
         ([1], {}, "there is nothing to score: the first token of a text is not"),
         ([], {}, "no token ids"),
-        ([1, 2], {"labels": [-100, -100]}, "nothing to score: all labels are -100"),
+        ([1, 2], {"labels": [-100, -100]}, "nothing to score: there are no labels but -100"),
         ([1, 2], {"labels": [1, 300]}, "labels holds 300; it must hold numbers from 0 to 299, or -100"),
         ([1, 2], {"labels": [1, -1]}, "labels holds -1"),
         ([1, 2], {"labels": [1, 2, 3]}, r"labels must be whole numbers in the shape \[1, 2\], not int64 in .*\[1, 3\]"),
@@ -150,6 +165,11 @@ def test_ranks_count_only_what_is_likelier() -> None:
 def test_bad_arguments_are_refused(ids: list[int], options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         random_model(SHAPES[0]).loss(ids, **options)
+
+
+def test_a_mean_over_many_tokens_is_taken_in_float64() -> None:
+    log_probabilities = np.full(10**7, -0.1, np.float32)
+    assert scoring.cross_entropy(log_probabilities, np.zeros(10**7, int)) == pytest.approx(np.float32(0.1), rel=1e-12)
 
 
 def test_text_without_a_vocabulary() -> None:

@@ -43,6 +43,8 @@ def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) 
     pieces, _ = feed(made, ids)
     assert "".join(pieces) == made.so_far == by_searching_again(ids, stop)
     assert "�" not in made.so_far
+    made.finish()
+    assert made.take() == ""
 
 
 @given(st.lists(st.integers(0, 50256), max_size=20), st.lists(st.sampled_from(["�", "é", "e", " t"]), max_size=2))

@@ -292,6 +292,12 @@ class TestFiles:
             Tokenizer.load(folder)
 
 
+@pytest.mark.parametrize("ids", [[[1, 2], [3, 4]], np.array([[1, 2], [3, 4]]), [1.5], ["a"], [None]], ids=repr)
+def test_what_is_no_row_of_ids_is_not_decoded(ids: Any) -> None:
+    with pytest.raises(ValueError, match="token ids must be one row of whole numbers, but one of them is"):
+        Tokenizer.gpt2().decode(ids)
+
+
 class TestBatch:
     TEXTS = ("Hello", "Hello tokenizers, and others", "", "née 🙂")
 
