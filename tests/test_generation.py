@@ -376,6 +376,19 @@ class TestGenerate:
         assert (made.text, made.ids) == (" was", tiny.tokenizer.encode(" was"))
         assert len(made.log_probabilities) == 1
 
+    def test_the_model_may_end_the_text(self, tiny: GPT2) -> None:
+        assert tiny.tokenizer
+        made = tiny.generate(
+            "and they lived happily ever after.\n\n", 30, num_return_sequences=20, seed=1, return_details=True
+        )
+        ended = [generation for generation in made if generation.finish_reason == "end_of_text"]
+        assert ended
+        assert all(tiny.tokenizer.end_of_text not in generation.ids for generation in made)
+        assert all(
+            len(generation.ids) < 30 and generation.text == tiny.tokenizer.decode(generation.ids)
+            for generation in ended
+        )
+
     def test_what_was_held_back_belongs_to_a_text_that_ends_otherwise(self, tiny: GPT2) -> None:
         """It might have become a stop string."""
         assert tiny.generate("The king", 4, temperature=0, stop="ry!") == " was very angry"
