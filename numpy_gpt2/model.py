@@ -72,8 +72,8 @@ class Past:
         self.params = params
         n_ctx, n_embd = params.wpe.shape
         shape = (len(params.h), n_batch, n_head, n_ctx if room is None else min(room, n_ctx), n_embd // n_head)
-        self.k = np.zeros_like(params.wpe, shape=shape)  # no garbage: even with a weight of 0, NaN would be seen
-        self.v = np.zeros_like(params.wpe, shape=shape)
+        self.k = np.zeros_like(params.wpe, shape=shape)
+        self.v = np.zeros_like(params.wpe, shape=shape)  # no garbage: even with a weight of 0, NaN would be seen
         self.lengths = np.zeros(n_batch, int)
 
     @property
