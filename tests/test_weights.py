@@ -41,3 +41,10 @@ def test_the_number_of_parameters(name: str) -> None:
     assert count_params(model.params) == PARAMETERS[name]
     assert model.tokenizer
     assert model.tokenizer.encoder == numpy_gpt2.Tokenizer.gpt2().encoder
+
+
+@needs("124M")
+def test_the_published_continuations_in_one_batch() -> None:
+    made = numpy_gpt2.load("124M").generate([prompt for prompt, _, _ in CONTINUATIONS], 40, temperature=0)
+    for text, (_, _, published) in zip(made, CONTINUATIONS, strict=True):
+        assert text.startswith(published)
