@@ -12,7 +12,16 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from . import __version__
-from .commands import ArgumentParser, is_terminal, log_to_standard_error, progress_bar, read_input, run, standard_input
+from .commands import (
+    ArgumentParser,
+    is_file,
+    is_terminal,
+    log_to_standard_error,
+    progress_bar,
+    read_input,
+    run,
+    standard_input,
+)
 from .model_options import add_model_options, announce, load_model, set_threads
 
 if TYPE_CHECKING:
@@ -265,7 +274,7 @@ def write(prompts: list[NamedPrompt], n_tokens: int, model: GPT2, options: Optio
         model, options, args: with what and how.
     """
     if args.file is None and args.num_return_sequences == 1 and not args.json:
-        stream(prompts[0], model, options, args)
+        stream(prompts[0], n_tokens, model, options, args)
         return
     rows = [(prompt, number) for prompt in prompts for number in range(1, args.num_return_sequences + 1)]
     with progress_bar(n_tokens * args.num_return_sequences, "token") as progress:
@@ -278,12 +287,13 @@ def write(prompts: list[NamedPrompt], n_tokens: int, model: GPT2, options: Optio
                 show(generation, prompt, number, args)
 
 
-def stream(prompt: NamedPrompt, model: GPT2, options: Options, args: argparse.Namespace) -> None:
-    """Prints a continuation piece by piece."""
-    pieces = model.stream(prompt.text, **options._asdict())
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print(flush=True)
+def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, options: Options, args: argparse.Namespace) -> None:
+    """Prints a continuation, of n_tokens at most, piece by piece; with a progress bar where nobody sees it grow."""
+    with progress_bar(n_tokens, "token") if is_file(sys.stdout) else contextlib.nullcontext() as progress:
+        pieces = model.stream(prompt.text, progress=progress.update if progress else None, **options._asdict())
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print(flush=True)
     if args.verbose or pieces.finish_reason == "context":
         log.info(ENDED[pieces.finish_reason])
 

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -96,6 +97,14 @@ def standard_input() -> TextIO:
 def is_terminal(stream: IO[str] | None) -> bool:
     """Whether somebody sits at the other end; not so if the stream is closed."""
     return stream is not None and stream.isatty()
+
+
+def is_file(stream: IO[str]) -> bool:
+    """Whether what is written goes to a file on a disk, so that nobody sees it grow."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or nothing that the operating system knows
+        return False
 
 
 def progress_bar(total: int, unit: str) -> AbstractContextManager[Any]:

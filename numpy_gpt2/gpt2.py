@@ -12,7 +12,7 @@ import numpy.typing as npt
 from . import checkpoints, model, scoring
 from .configs import read_hparams
 from .download import download, expand, is_on_disk, model_folder, model_name
-from .generation import TextStream, generate
+from .generation import Row, TextStream, generate
 from .heads import DoubleHeads, check_choices, double_heads
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .prompts import Options, Prompt, as_prompts, check_options, require, start_rows
@@ -158,20 +158,27 @@ class GPT2:
             require(self.tokenizer)
         prompts, several = as_prompts(prompt)
         rows = start_rows(prompts, num_return_sequences, options, self.hparams, self.tokenizer)
-        for n_grown in generate(rows, self.params, self.hparams.n_head, slide):
-            if progress:
-                progress(n_grown)
+        for _ in self._steps(rows, slide, progress):
+            pass
         made: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
         if num_return_sequences > 1:
             made = [made[i : i + num_return_sequences] for i in range(0, len(made), num_return_sequences)]
         return made if several else made[0]
 
-    def stream(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Any) -> TextStream:
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int | None = None,
+        *,
+        progress: Callable[[int], object] | None = None,
+        **options: Any,
+    ) -> TextStream:
         """Like `generate`, but returns the text of one prompt piece by piece, as it is made: whole characters only.
 
         Args:
             prompt: text or token ids.
             max_new_tokens: how many tokens to add at most; by default 64.
+            progress: is called after each token with the number 1.
             options: `max_length`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `stop`, `seed`,
                 `slide` and `return_full_text`, as for `generate`.
 
@@ -186,7 +193,7 @@ class GPT2:
         if several and prompts:
             raise ValueError("stream takes one prompt at a time; generate takes several")
         (row,) = start_rows([prompt], 1, chosen, self.hparams, self.tokenizer)
-        return TextStream(row, generate([row], self.params, self.hparams.n_head, chosen.slide))
+        return TextStream(row, self._steps([row], chosen.slide, progress))
 
     def score(self, text: Prompt, stride: int | None = None) -> Iterator[scoring.Scores]:
         """Scores every token of a text but the first: its log-probability and its rank, given those before it.
@@ -267,6 +274,13 @@ class GPT2:
             raise ValueError("this model has no multiple-choice head; a folder that GPT2DoubleHeadsModel saved has one")
         given = check_choices(self.hparams, ids, mc_token_ids, token_type_ids, labels, mc_labels)
         return double_heads(given, self.params, self.multiple_choice_head, self.hparams.n_head)
+
+    def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
+        """The steps of the autoregressive loop, each of which is reported."""
+        for n_rows in generate(rows, self.params, self.hparams.n_head, slide):
+            if progress:
+                progress(n_rows)
+            yield n_rows
 
     def _ids(self, text: Prompt | npt.ArrayLike) -> npt.ArrayLike:
         """The ids of what may be text or ids."""

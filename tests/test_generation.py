@@ -423,6 +423,9 @@ class TestGenerate:
         steps: list[int] = []
         tiny.generate(["The king", "A fox"], 5, temperature=0, num_return_sequences=2, progress=steps.append)
         assert steps == [4] * 5
+        for _ in tiny.stream("The king", 3, temperature=0, progress=steps.append):
+            pass
+        assert steps[5:] == [1] * 3
 
     def test_an_empty_prompt_begins_at_end_of_text(self, tiny: GPT2) -> None:
         assert tiny.generate("", 5, temperature=0) == tiny.generate([4095], 5, temperature=0)

@@ -340,7 +340,7 @@ class TestTerminal:
     @pytest.fixture
     def start(self) -> Iterator[Callable[..., Terminal]]:
         with contextlib.ExitStack() as stack:
-            yield lambda *args: stack.enter_context(Terminal(args))
+            yield lambda *args, **streams: stack.enter_context(Terminal(args, **streams))
 
     def test_a_conversation(self, tiny: GPT2, start: Callable[..., Terminal]) -> None:
         terminal = start("-i", "--model", "tiny", "--greedy", "--max-new-tokens", "5")
@@ -375,6 +375,19 @@ class TestTerminal:
         terminal.write("\x03")
         assert terminal.wait() == 130
 
+    def test_progress_is_shown_where_the_text_goes_to_a_file(
+        self, start: Callable[..., Terminal], tmp_path: Path, tiny: GPT2
+    ) -> None:
+        options = ["--model", "tiny", "--greedy", "--max-new-tokens", "1000000", "--slide"]
+        with (tmp_path / "out.txt").open("w") as out:
+            terminal = start("The king", *options, stdout=out)
+            terminal.read_until("token/s")
+        terminal.write("\x03")
+        assert terminal.wait() == 130
+        text = (tmp_path / "out.txt").read_text()
+        assert text.startswith(tiny.generate("The king", 5, temperature=0))
+        assert "token/s" not in text
+
     def test_a_prompt_is_not_waited_for_at_a_terminal(self, start: Callable[..., Terminal]) -> None:
         terminal = start("--model", "tiny")
         terminal.read_until("there is no prompt")
@@ -384,7 +397,7 @@ class TestTerminal:
 class Terminal:
     """The command in a pseudo-terminal."""
 
-    def __init__(self, args: tuple[str, ...]) -> None:
+    def __init__(self, args: tuple[str, ...], **streams: Any) -> None:
         import fcntl
         import pty
         import termios
@@ -397,7 +410,10 @@ class Terminal:
         command = [sys.executable, "-m", "numpy_gpt2", *args]
         env = {**os.environ, "TERM": "dumb"}
         self.process = subprocess.Popen(
-            command, stdin=its, stdout=its, stderr=its, env=env, preexec_fn=lambda: become_foreground(its)
+            command,
+            **{"stdin": its, "stdout": its, "stderr": its, **streams},
+            env=env,
+            preexec_fn=lambda: become_foreground(its),
         )
         os.close(its)
 
