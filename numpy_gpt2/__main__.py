@@ -97,7 +97,7 @@ def parser() -> ArgumentParser:
     length.add_argument(
         "--slide",
         action="store_true",
-        help="where the text fills the model's context, drop the oldest half of it and go on",
+        help="where the text fills the model's context, keep only the newest half of it and go on",
     )
 
     how = parser.add_argument_group("which tokens")

@@ -1,6 +1,6 @@
 """The autoregressive loop: predict a token, append it, repeat. Several texts grow together, in one batch.
 
-At every moment, the past holds all tokens of a text's context but the newest, and the next step reads this.
+After each step, the past holds all tokens of a text's context but the newest, which the next step reads.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from .layers import log_softmax
-from .model import Past, output_head, transformer
+from .model import Past, output_head, read, transformer
 from .params import Array, Params
 from .text import Text
 from .tokenizer import pad_right
 
-PIECE = 128  # tokens of a prompt that are read at once
 FinishReason: TypeAlias = Literal["end_of_text", "length", "stop", "context"]
 
 
@@ -24,7 +23,7 @@ class Generation(NamedTuple):
     """A continuation, with what is known of it."""
 
     text: str  # the continuation, after the prompt if that was asked for; "" without a vocabulary
-    ids: list[int]  # the tokens of the continuation; of the last one, a stop string may have cut the text
+    ids: list[int]  # the tokens of the continuation; a stop string may have cut off a part of the last one's text
     log_probabilities: list[float]  # of these tokens, natural: the model's own, before temperature and the like
     finish_reason: FinishReason  # why it ended, as `Row` says
 
@@ -92,7 +91,7 @@ class Row:
             self.finish_reason = "length"
 
     def slide_or_end(self, n_ctx: int, slide: bool) -> bool:
-        """Where the context is full, drops its oldest half, or else ends the text. True if it has dropped it."""
+        """Where the context is full, keeps only its newest half, or else ends the text. True after the first."""
         if self.finish_reason or len(self.tokens) - self._start < n_ctx:
             return False
         if slide:
@@ -119,8 +118,8 @@ def generate(rows: Sequence[Row], params: Params, n_head: int, slide: bool = Fal
     Args:
         rows: the texts, which grow.
         params, n_head: the model.
-        slide: what to do with a text that fills the context: drop the oldest half, read the rest again
-            as if the text began there, and go on; or else end the text.
+        slide: what to do with a text that fills the context: keep only the newest half of a context, read
+            it again as if the text began there, and go on; or else end the text.
 
     Returns:
         An iterator that makes a step each time, and gives the number of texts that took part.
@@ -176,16 +175,6 @@ def reread(past: Past, ids: list[int], params: Params, n_head: int) -> None:
         read(np.array([ids]), params, n_head, past)
 
 
-def read(ids: Array, params: Params, n_head: int, past: Past) -> Array:
-    """Like `transformer`, but a few tokens after the other.
-
-    Attention has a number for each token that is read and each before it, in each head and text. All of
-    a long prompt at once, that would take much memory, and half of the work would be for the mask.
-    """
-    pieces = np.split(ids, range(PIECE, ids.shape[1], PIECE), axis=1)
-    return np.concatenate([transformer(piece, params, n_head, past) for piece in pieces], axis=1)
-
-
 class TextStream(Iterator[str]):
     """The text of one row, piece by piece, as soon as each is certain.
 
@@ -193,7 +182,7 @@ class TextStream(Iterator[str]):
     with the last of them. What may be the beginning of a stop string waits until it is known.
 
     Attributes:
-        finish_reason: why the text ended, as `Row` says; None until it has, and for good if it was interrupted.
+        finish_reason: why the text ended, as `Row` says; None until it has, and so for ever if it was interrupted.
     """
 
     def __init__(self, row: Row, steps: Iterator[int]) -> None:

@@ -192,7 +192,7 @@ class GPT2:
         prompts, several = as_prompts(prompt)
         if several and prompts:
             raise ValueError("stream takes one prompt at a time; generate takes several")
-        (row,) = start_rows([prompt], 1, chosen, self.hparams, self.tokenizer)
+        (row,) = start_rows(prompts or [""], 1, chosen, self.hparams, self.tokenizer)
         return TextStream(row, self._steps([row], chosen.slide, progress))
 
     def score(self, text: Prompt, stride: int | None = None) -> Iterator[scoring.Scores]:
@@ -230,11 +230,12 @@ class GPT2:
             ValueError: ids or labels are not ids of this model, nothing is left to predict, or stride is
                 out of its range.
         """
-        ids = model.check_ids(self._ids(ids), self.hparams)
-        labels = ids if labels is None else np.atleast_2d(labels)
-        model.check_indices("labels", labels, ids.shape, self.hparams.n_vocab, scoring.IGNORED)
-        scores = scoring.join(scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride), labels))
-        return scoring.cross_entropy(scores.log_probabilities, labels[:, 1:])
+        batch = model.check_ids(self._ids(ids), self.hparams)
+        shape = batch.shape if np.ndim(ids) == 2 else batch.shape[1:]
+        given = batch.reshape(shape) if labels is None else labels
+        targets = np.atleast_2d(model.check_indices("labels", given, shape, self.hparams.n_vocab, scoring.IGNORED))
+        scores = scoring.join(scoring.score(batch, self.params, self.hparams.n_head, self._stride(stride), targets))
+        return scoring.cross_entropy(scores.log_probabilities, targets[:, 1:])
 
     def perplexity(self, text: Prompt, stride: int | None = None) -> float:
         """How many tokens the model hesitates between on average: the exponential of the loss.
@@ -294,8 +295,9 @@ class GPT2:
         model.check_fits(batch, self.hparams, past)
         if token_type_ids is None:
             return batch, None
-        types = np.atleast_2d(token_type_ids)
-        return batch, model.check_indices("token_type_ids", types, batch.shape, self.hparams.n_vocab)
+        shape = batch.shape if np.ndim(ids) == 2 else batch.shape[1:]
+        types = model.check_indices("token_type_ids", token_type_ids, shape, self.hparams.n_vocab)
+        return batch, np.atleast_2d(types)
 
     def _stride(self, stride: int | None) -> int:
         """The stride to score with: half of the context, if it is not said."""

@@ -28,6 +28,8 @@ import numpy.typing as npt
 from .layers import block, causal_mask, layer_norm
 from .params import Array, HParams, Params
 
+PIECE = 128  # how many tokens of a long text are read at once
+
 
 class LayerPast(NamedTuple):
     """One block's part of a `Past` during one pass, whose tokens stand at `positions`."""
@@ -40,13 +42,13 @@ class LayerPast(NamedTuple):
     def append(self, k: Array, v: Array) -> tuple[Array, Array, Array]:
         """Keeps the keys and values of new positions, and returns those of all, and which each new one may see.
 
-        All blocks of one pass begin at the same positions; `Past.lengths` advances at its end.
+        All blocks of one pass begin at the same positions; `Past.lengths` advances at the end of the pass.
 
         Shapes: `[n_batch, n_head, n_seq, d_head]` twice, to `[n_batch, n_head, n_key, d_head]` twice and
         `[n_batch, 1, n_seq, n_key]`.
         """
         rows = np.arange(len(k))[:, None]  # [n_batch, 1]
-        # Indexed by rows and positions, the stores are [n_batch, n_seq, n_head, d_head].
+        # Indexed like this, the stores are [n_batch, n_seq, n_head, d_head]: NumPy puts the axes of index arrays first.
         self.k[rows, :, self.positions] = np.swapaxes(k, 1, 2)
         self.v[rows, :, self.positions] = np.swapaxes(v, 1, 2)
         n_key = self.mask.shape[-1]
@@ -68,7 +70,7 @@ class Past:
     """
 
     def __init__(self, params: Params, n_head: int, n_batch: int = 1, room: int | None = None) -> None:
-        """An empty past with room for so many tokens of each text, by default and at most n_ctx."""
+        """An empty past with room for `room` tokens of each text: n_ctx, which is the most, by default."""
         self.params = params
         n_ctx, n_embd = params.wpe.shape
         shape = (len(params.h), n_batch, n_head, n_ctx if room is None else min(room, n_ctx), n_embd // n_head)
@@ -87,6 +89,7 @@ class Past:
 
     def layers(self, positions: Array) -> Iterator[LayerPast]:
         """The part of each block, for new tokens at these positions: views of `k` and `v`."""
+        # As many keys as the longest text has; behind the end of a shorter one, the mask hides what is there.
         mask = causal_mask(positions, n_key=int(positions.max()) + 1)[:, None]
         for k, v in zip(self.k, self.v, strict=True):
             yield LayerPast(k, v, positions, mask)
@@ -132,7 +135,7 @@ def hidden_states(
 ) -> Iterator[Array]:
     """What enters each block, one after the other; and last, what leaves the stack, normalised.
 
-    With a past, ids continue the texts that it holds; afterwards it holds them as well.
+    With a past, ids continue the texts that it holds; after the last of these states it holds them as well.
 
     Shapes: `[n_batch, n_seq]` to n_layer + 1 times `[n_batch, n_seq, n_embd]`.
     Source: Radford et al. 2019, section 2.3.
@@ -159,6 +162,18 @@ def transformer(
     for x in hidden_states(ids, params, n_head, past, token_type_ids):  # noqa: B007  only the last is wanted
         pass
     return x
+
+
+def read(ids: Array, params: Params, n_head: int, past: Past) -> Array:
+    """Like `transformer`, but reads PIECE tokens at a time.
+
+    Attention makes a number for each token that is read and each before it, in each head and text. Of a
+    long text all at once, these would take much memory, and half of them would be masked away.
+
+    Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
+    """
+    pieces = np.split(ids, range(PIECE, ids.shape[1], PIECE), axis=1)
+    return np.concatenate([transformer(piece, params, n_head, past) for piece in pieces], axis=1)
 
 
 def output_head(x: Array, params: Params) -> Array:
@@ -240,7 +255,12 @@ def check_indices(
     Raises:
         ValueError: they are not.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be whole numbers in the shape {list(shape)}, in rows of the same length"
+        ) from None
     if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
         is_now = f"{array.dtype} in the shape {list(array.shape)}"
         raise ValueError(f"{name} must be whole numbers in the shape {list(shape)}, not {is_now}")

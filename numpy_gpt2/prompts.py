@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -119,7 +119,7 @@ def encode_prompt(prompt: Prompt, hparams: HParams, tokenizer: Tokenizer | None,
     """
     if isinstance(prompt, str):
         prompt = require(tokenizer).encode(prompt)
-    empty = np.iterable(prompt) and len(prompt) == 0
+    empty = isinstance(prompt, Sized) and len(prompt) == 0
     batch = check_ids([tokenizer.end_of_text] if tokenizer and empty else prompt, hparams)
     if len(batch) > 1:
         raise ValueError("a prompt is one row of token ids, and this is several")

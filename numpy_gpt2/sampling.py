@@ -1,7 +1,7 @@
 """From logits to the next token: scale them, rule out the unlikely, and draw.
 
-Each function takes logits `[..., n_vocab]` and gives logits; a token that is ruled out has minus
-infinity, the logit of probability 0.
+The functions that change logits take those of the next token, `[..., n_vocab]`, and return new ones; a token
+that is ruled out has minus infinity, the logit of probability 0.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def next_token(
     Source: `sample_sequence` in OpenAI's `src/sample.py`.
 
     Raises:
-        ValueError: a logit is NaN or infinity.
+        ValueError: a logit is NaN or infinity, or all are minus infinity.
     """
     if not math.isfinite(logits.max()):
         raise ValueError("the model's logits are not finite numbers: are all of its parameters?")

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .layers import log_softmax
-from .model import output_head, transformer
+from .model import Past, output_head, read
 from .params import Array, Params
 
 IGNORED = -100  # as a label: this token is not to be scored. PyTorch and transformers have the same number
-ROWS_AT_ONCE = 256  # of logits: all those of a window would take much memory
+ROWS_AT_ONCE = 256  # of logits, or one for each text: all those of a window would take much memory
 
 
 class Scores(NamedTuple):
@@ -55,13 +55,15 @@ def score(ids: Array, params: Params, n_head: int, stride: int, labels: Array | 
         labels: the tokens to score, if they are not those that are read, `[n_batch, n_seq]`.
 
     Returns:
-        An iterator of the scores of so many tokens at a time, `[n_batch, n_seq - 1]` together.
+        An iterator of the scores of a few tokens at a time, `[n_batch, n_seq - 1]` together.
     """
     labels = ids if labels is None else labels
     n_batch, n_seq = ids.shape
     at_once = max(1, ROWS_AT_ONCE // n_batch)
+    past = Past(params, n_head, n_batch)
     for begin, first, end in windows(n_seq, len(params.wpe), stride):
-        x = transformer(ids[:, begin : end - 1], params, n_head)
+        past.lengths[:] = 0
+        x = read(ids[:, begin : end - 1], params, n_head, past)
         for i in range(first, end, at_once):
             scored = labels[:, i : min(i + at_once, end)]
             before = x[:, i - 1 - begin :][:, : scored.shape[1]]  # each token is scored with the vector before it
@@ -76,7 +78,7 @@ def join(pieces: Iterable[Scores]) -> Scores:
     """
     pieces = list(pieces)
     if not pieces:
-        raise ValueError("there is nothing to score: the first token of a text is not, and no other is there")
+        raise ValueError("there is nothing to score: the first token of a text never is, and there is no other")
     return Scores(*(np.concatenate(values, axis=-1) for values in zip(*pieces, strict=True)))
 
 
@@ -102,11 +104,13 @@ def cross_entropy(log_probabilities: Array, labels: Array) -> float:
     Source: Radford et al. 2018, section 3.1.
 
     Raises:
-        ValueError: no other is there.
+        ValueError: there are no others.
     """
     counted = log_probabilities[labels != IGNORED]
     if not counted.size:
-        raise ValueError("there is nothing to score: there are no labels but -100")
+        raise ValueError(
+            "there is nothing to score: the first token of a text never is, and there is no other label than -100"
+        )
     return -float(np.mean(counted, dtype=np.float64))
 
 

@@ -146,7 +146,8 @@ class TestBatch:
             read.append(ids.shape)
             return transformer(ids, *args)
 
-        monkeypatch.setattr("numpy_gpt2.generation.transformer", recorded)
+        for room in ("generation", "model"):
+            monkeypatch.setattr(f"numpy_gpt2.{room}.transformer", recorded)
         rows = [Row(prompt, greedy, n) for prompt, n in [([1, 2, 3], 3), ([4], 1), ([1, 2, 3], 2), ([1, 2, 3], 4)]]
         made = finish(rows, model)
         assert read == [(2, 3), (3, 1), (2, 1), (1, 1)]
@@ -167,8 +168,9 @@ class TestBatch:
             read.append(ids.shape[1])
             return transformer(ids, *args)
 
-        monkeypatch.setattr("numpy_gpt2.generation.transformer", recorded)
-        monkeypatch.setattr("numpy_gpt2.generation.PIECE", 8)
+        for room in ("generation", "model"):
+            monkeypatch.setattr(f"numpy_gpt2.{room}.transformer", recorded)
+        monkeypatch.setattr("numpy_gpt2.model.PIECE", 8)
         rows = [Row(prompt, greedy, 9) for prompt in prompts]
         assert finish(rows, model) == whole
         assert read == [8, 8, 8, 6, *[1] * 8]
@@ -329,6 +331,8 @@ class TestGenerate:
         for prompts in several:
             assert tiny.generate(prompts, 5, temperature=0) == [expected] * 2
         assert "".join(tiny.stream(ids, 5, temperature=0)) == expected
+        once: Any = iter(ids)
+        assert "".join(tiny.stream(once, 5, temperature=0)) == expected
         assert tiny.tokenizer
         batch = tiny.tokenizer.encode_batch(["The king", "A fox said", ""])
         assert tiny.generate(batch, 5, temperature=0) == tiny.generate(["The king", "A fox said", ""], 5, temperature=0)

@@ -253,7 +253,7 @@ def test_what_was_never_written_is_never_seen() -> None:
 @pytest.mark.parametrize(
     ("types", "complaint"),
     [
-        ([[1, 2]], "token_type_ids must be whole numbers in the shape .1, 3., not int64 in the shape .1, 2."),
+        ([1, 2], "token_type_ids must be whole numbers in the shape .3., not int64 in the shape .2."),
         ([1, 2, 300], "token_type_ids holds 300; it must hold numbers from 0 to 299$"),
         ([1, 2, -100], "token_type_ids holds -100"),
     ],

@@ -215,6 +215,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], complaint: st
 def test_the_penalty_counts_at_temperature_0_as_well() -> None:
     logits, rng = np.array([1.0, 3.0, 2.0]), np.random.default_rng(0)
     assert next_token(logits, rng, temperature=0, repetition_penalty=2.0, ids=[1]) == 2
+    assert next_token(logits, rng, temperature=0, repetition_penalty=0.5, ids=[2]) == 2
     assert next_token(logits, rng, temperature=0, repetition_penalty=2.0, ids=[0]) == 1
     assert next_token(-logits, rng, temperature=0, repetition_penalty=2.5, ids=[0]) == 2
 
