@@ -99,6 +99,14 @@ class TestText:
             run("--max-new-tokens", "1", "--", "--not_an_option", "another"), "'another' is a second one"
         )
 
+    def test_a_stop_string_may_be_the_end_of_a_line(self, tiny: GPT2) -> None:
+        prompt = "'Yes,' said the fox."
+        result = run(prompt, "--greedy", "--stop", r"\n", "--verbose", "--model", "tiny")
+        text = tiny.generate(prompt, temperature=0)
+        assert "\n" in text
+        assert result.stdout == text.split("\n")[0] + "\n"
+        assert "a stop string came" in result.stderr
+
     def test_an_empty_prompt(self, tiny: GPT2) -> None:
         assert run("", "--greedy").stdout == tiny.generate("", temperature=0) + "\n"
 
