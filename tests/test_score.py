@@ -54,6 +54,17 @@ def test_the_figures(tiny: GPT2, tmp_path: Path) -> None:
     assert run("story.txt", "--model", "tiny").stdout == run("story.txt", "--stride", "128", "--model", "tiny").stdout
 
 
+def test_bits_are_of_the_bytes_that_are_scored(tiny: GPT2) -> None:
+    """Not of those of the first token, too."""
+    assert tiny.tokenizer
+    ids = tiny.tokenizer.encode("née née née née")
+    bits = tiny.loss(ids) * (len(ids) - 1) / 0.6931471805599453
+    result = run("-", input="née née née née")
+    assert numbers(result.stdout)["bits per byte"] == pytest.approx(
+        bits / len(tiny.tokenizer.decode_bytes(ids[1:])), abs=1e-4
+    )
+
+
 def test_a_short_text_is_shown_token_by_token(tiny: GPT2) -> None:
     assert tiny.tokenizer
     result = run("-", input="The king was very angry.")
