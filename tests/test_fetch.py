@@ -267,13 +267,13 @@ class TestMisbehaviour:
         assert len(store.of(PATH)) == 1 + len(PAUSES)
 
     def test_they_start_again_when_something_has_arrived(
-        self, store: Store, fetcher: Fetcher, url: str, file: Path, pauses: list[float]
+        self, store: Store, url: str, file: Path, pauses: list[float]
     ) -> None:
         """A line that breaks often is no reason to give up, as long as it goes on."""
         store.faults[PATH] = [each for _ in range(8) for each in (Fault(status=503), Fault(cut=100_000))]
-        fetcher.fetch(url, file)
+        Fetcher(timeout=60, sleep=pauses.append).fetch(url, file)
         assert file.read_bytes() == CONTENT
-        assert max(pauses) == 2
+        assert max(pauses) <= 4  # 2, unless what was on its way is lost when the server closes the connection
 
     def test_a_server_that_always_breaks_off_at_the_same_byte(
         self, store: Store, fetcher: Fetcher, url: str, file: Path, pauses: list[float]
