@@ -37,13 +37,14 @@ class Row:
         max_new_tokens: how many tokens to add at most.
         end_of_text: the token that ends a text; it is not part of the continuation.
         text: gets the tokens, to make characters of them and to look for stop strings.
+        with_log_probabilities: whether to keep those of the tokens, which takes a moment each time.
 
     Attributes:
         tokens: the prompt and the continuation.
         n_prompt: how many of them are the prompt.
         max_new_tokens, text: as given.
         log_probabilities: the natural logarithms of the probabilities that the model gave to the
-            continuation's tokens.
+            continuation's tokens; none if they are not wanted.
         finish_reason: why it ended: at `end_of_text`, at the `length` asked for, at a `stop` string, or
             because the `context` is full; None until it has.
     """
@@ -55,6 +56,7 @@ class Row:
         max_new_tokens: int,
         end_of_text: int | None = None,
         text: Text | None = None,
+        with_log_probabilities: bool = True,
     ) -> None:
         self.tokens = list(prompt)
         self.n_prompt = len(prompt)
@@ -65,6 +67,7 @@ class Row:
         self._start = 0  # of the context
         self._choose = choose
         self._end_of_text = end_of_text
+        self._with_log_probabilities = with_log_probabilities
 
     @property
     def ids(self) -> list[int]:
@@ -83,11 +86,12 @@ class Row:
             self.finish_reason = "end_of_text"
             return
         self.tokens.append(token)
-        self.log_probabilities.append(float(log_softmax(logits)[token]))
+        if self._with_log_probabilities:
+            self.log_probabilities.append(float(log_softmax(logits)[token]))
         if self.text and self.text.add(token):
             self.finish_reason = "stop"
             del self.tokens[self.n_prompt + self.text.n_tokens :], self.log_probabilities[self.text.n_tokens :]
-        elif len(self.log_probabilities) == self.max_new_tokens:
+        elif len(self.tokens) - self.n_prompt == self.max_new_tokens:
             self.finish_reason = "length"
 
     def slide_or_end(self, n_ctx: int, slide: bool) -> bool:

@@ -157,7 +157,7 @@ class GPT2:
         if not return_details:
             require(self.tokenizer)
         prompts, several = as_prompts(prompt)
-        rows = start_rows(prompts, num_return_sequences, options, self.hparams, self.tokenizer)
+        rows = start_rows(prompts, num_return_sequences, options, self.hparams, self.tokenizer, return_details)
         for _ in self._steps(rows, slide, progress):
             pass
         made: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
@@ -192,7 +192,7 @@ class GPT2:
         prompts, several = as_prompts(prompt)
         if several and prompts:
             raise ValueError("stream takes one prompt at a time; generate takes several")
-        (row,) = start_rows(prompts or [""], 1, chosen, self.hparams, self.tokenizer)
+        (row,) = start_rows(prompts or [""], 1, chosen, self.hparams, self.tokenizer, with_log_probabilities=False)
         return TextStream(row, self._steps([row], chosen.slide, progress))
 
     def score(self, text: Prompt, stride: int | None = None) -> Iterator[scoring.Scores]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +28,31 @@ import numpy.typing as npt
 from .layers import block, causal_mask, layer_norm
 from .params import Array, HParams, Params
 
-PIECE = 128  # how many tokens of a long text are read at once
+PIECE = 256  # how many tokens are read at once: fewer make slow products, more need memory
+
+
+def keep_freed_memory() -> None:
+    """Lets the memory of arrays that are no longer needed stay with the program, for the next ones.
+
+    A pass makes many arrays of some megabytes and drops them at once. The C library of Linux gives such
+    memory back to the system and asks for it again, and the system hands it out page by page, which
+    takes longer than most of the arithmetic. What is kept depends on the largest block that was ever
+    freed, up to 32 MB: so this frees one, of which no page is ever used.
+
+    Source: M_MMAP_THRESHOLD in mallopt(3).
+    """
+    np.empty(2**25 - 2**16, np.uint8)
+
+
+keep_freed_memory()
 
 
 class LayerPast(NamedTuple):
-    """One block's part of a `Past` during one pass, whose tokens stand at `positions`."""
+    """One block's part of a `Past` during one pass."""
 
     k: Array  # keys, [n_batch, n_head, room, d_head]
     v: Array  # values, the same shape
-    positions: Array  # [n_batch, n_seq]
+    new: Any  # the index of these positions: k[new] is [n_batch, n_head, n_seq, d_head]
     mask: Array  # which keys a position may see, [n_batch, 1, n_seq, n_key]: the same for all heads
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -47,10 +63,8 @@ class LayerPast(NamedTuple):
         Shapes: `[n_batch, n_head, n_seq, d_head]` twice, to `[n_batch, n_head, n_key, d_head]` twice and
         `[n_batch, 1, n_seq, n_key]`.
         """
-        rows = np.arange(len(k))[:, None]  # [n_batch, 1]
-        # Indexed like this, the stores are [n_batch, n_seq, n_head, d_head]: NumPy puts the axes of index arrays first.
-        self.k[rows, :, self.positions] = np.swapaxes(k, 1, 2)
-        self.v[rows, :, self.positions] = np.swapaxes(v, 1, 2)
+        self.k[self.new] = k
+        self.v[self.new] = v
         n_key = self.mask.shape[-1]
         return self.k[:, :, :n_key], self.v[:, :, :n_key], self.mask
 
@@ -74,8 +88,9 @@ class Past:
         self.params = params
         n_ctx, n_embd = params.wpe.shape
         shape = (len(params.h), n_batch, n_head, n_ctx if room is None else min(room, n_ctx), n_embd // n_head)
-        self.k = np.zeros_like(params.wpe, shape=shape)
-        self.v = np.zeros_like(params.wpe, shape=shape)  # no garbage: even with a weight of 0, NaN would be seen
+        # No garbage: even with a weight of 0, NaN would be seen.
+        self.k = np.zeros(shape, params.wpe.dtype, like=params.wpe)
+        self.v = np.zeros(shape, params.wpe.dtype, like=params.wpe)
         self.lengths = np.zeros(n_batch, int)
 
     @property
@@ -91,8 +106,17 @@ class Past:
         """The part of each block, for new tokens at these positions: views of `k` and `v`."""
         # As many keys as the longest text has; behind the end of a shorter one, the mask hides what is there.
         mask = causal_mask(positions, n_key=int(positions.max()) + 1)[:, None]
+        new = self._index(positions)
         for k, v in zip(self.k, self.v, strict=True):
-            yield LayerPast(k, v, positions, mask)
+            yield LayerPast(k, v, new, mask)
+
+    def _index(self, positions: Array) -> Any:
+        """The index of these positions of each text, `[n_batch, n_seq]`, in all heads of one block's keys or values."""
+        first = positions[0]
+        if (positions == first).all():  # texts of one length: a slice, which is filled much faster
+            return np.s_[:, :, first[0] : first[-1] + 1]
+        n_batch, n_head = self.k.shape[1:3]
+        return np.arange(n_batch)[:, None, None], np.arange(n_head)[:, None], positions[:, None]
 
     def row(self, i: int) -> Past:
         """The past of text i alone: a view, so that what is read with it is in the whole as well."""
@@ -165,14 +189,16 @@ def transformer(
 
 
 def read(ids: Array, params: Params, n_head: int, past: Past) -> Array:
-    """Like `transformer`, but reads PIECE tokens at a time.
+    """Like `transformer`, but reads PIECE tokens at a time, those of all texts together.
 
     Attention makes a number for each token that is read and each before it, in each head and text. Of a
     long text all at once, these would take much memory, and half of them would be masked away.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
     """
-    pieces = np.split(ids, range(PIECE, ids.shape[1], PIECE), axis=1)
+    n_batch, n_seq = ids.shape
+    piece = max(1, PIECE // n_batch)
+    pieces = np.split(ids, range(piece, n_seq, piece), axis=1)
     return np.concatenate([transformer(piece, params, n_head, past) for piece in pieces], axis=1)
 
 
@@ -186,6 +212,11 @@ def output_head(x: Array, params: Params) -> Array:
     Shapes: `[..., n_embd]` to `[..., n_vocab]`.
     Source: Vaswani et al. 2017, section 3.4.
     """
+    if x.ndim == 2 and 1 < len(x) < 64:
+        logits = np.empty((len(x), len(params.wte)), x.dtype, like=x)
+        for i in range(0, len(params.wte), 1024):
+            logits[:, i : i + 1024] = (params.wte[i : i + 1024] @ x.T).T
+        return logits
     return x @ params.wte.T
 
 

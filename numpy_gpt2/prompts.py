@@ -71,7 +71,12 @@ def stop_strings(stop: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def start_rows(
-    prompts: Sequence[Prompt], n_each: int, options: Options, hparams: HParams, tokenizer: Tokenizer | None
+    prompts: Sequence[Prompt],
+    n_each: int,
+    options: Options,
+    hparams: HParams,
+    tokenizer: Tokenizer | None,
+    with_log_probabilities: bool = True,
 ) -> list[Row]:
     """The rows of a batch: n_each for each prompt, which draw their tokens from random streams of their own.
 
@@ -82,6 +87,7 @@ def start_rows(
         n_each: how many rows for each.
         options: as `check_options` returns them.
         hparams, tokenizer: the model's.
+        with_log_probabilities: as for `Row`.
 
     Raises:
         ValueError: a prompt cannot be read, or is too long; or the options are about text, and there is
@@ -106,7 +112,7 @@ def start_rows(
             choose = partial(next_token, rng=np.random.default_rng(next(streams)), **options.sampling())
             text = Text(tokenizer, stop, shown) if tokenizer else None
             end_of_text = tokenizer.end_of_text if tokenizer else None
-            rows.append(Row(ids, choose, max_new_tokens, end_of_text, text))
+            rows.append(Row(ids, choose, max_new_tokens, end_of_text, text, with_log_probabilities))
     return rows
 
 

@@ -15,8 +15,10 @@ bytes; OpenAI's `src/encoder.py`.
 from __future__ import annotations
 
 import heapq
+import itertools
 import numbers
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,9 +47,11 @@ LATER_THAN_UNICODE_16 = regex.compile(
     "\U0002b73a-\U0002b73f\U0002b81e\U0002cea2-\U0002cead\U000323b0-\U0003fc3f]"
 )
 
-# The ids of words seen before are kept. Limits, so that a hostile text cannot fill the memory.
-MEMO_SIZE = 2**16
-MEMO_WORD_LENGTH = 32
+# What a memo holds at most, so that a hostile text cannot fill the memory.
+MEMO_WORDS = 2**18
+MEMO_CHARACTERS = 2**22
+
+SHORT = 20  # the longest word, in bytes, that `merge` is faster with than `merge_long`
 
 
 def byte_characters() -> list[str]:
@@ -124,7 +128,7 @@ class Tokenizer:
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.n_vocab = len(encoder)
         self.end_of_text = encoder[END_OF_TEXT]
-        self._memo: dict[str, list[int]] = {}
+        self._memo = Memo(self._encode_word)
 
     @classmethod
     def gpt2(cls) -> Tokenizer:
@@ -177,15 +181,7 @@ class Tokenizer:
             return plain[0] + [
                 id for token, ids in zip(parts[1::2], plain[1:], strict=True) for id in (self.encoder[token], *ids)
             ]
-        ids: list[int] = []
-        for word in split(text):
-            word_ids = self._memo.get(word)
-            if word_ids is None:
-                word_ids = self._encode_word(word)
-                if len(word) <= MEMO_WORD_LENGTH and len(self._memo) < MEMO_SIZE:
-                    self._memo[word] = word_ids
-            ids += word_ids
-        return ids
+        return [id for word in split(text) for id in self._memo[word]]
 
     def encode_batch(
         self, texts: Sequence[str], pad: int | None = None, truncate: int | None = None, allow_special: bool = False
@@ -247,7 +243,27 @@ class Tokenizer:
         return characters.translate(CHARACTER_TO_BYTE).encode("latin-1")
 
     def _encode_word(self, word: str) -> list[int]:
-        return [self.encoder[token] for token in merge(byte_spelling(word), self.ranks)]
+        characters = byte_spelling(word)
+        tokens = merge(characters, self.ranks) if len(characters) <= SHORT else merge_long(characters, self.ranks)
+        return [self.encoder[token] for token in tokens]
+
+
+class Memo(dict[str, list[int]]):
+    """The ids of each word, computed when it is asked for, and kept: most words of a text are in it many times."""
+
+    def __init__(self, encode_word: Callable[[str], list[int]]) -> None:
+        self._encode_word = encode_word
+        self._n_characters = 0
+
+    def __missing__(self, word: str) -> list[int]:
+        ids = self._encode_word(word)
+        if len(self) == MEMO_WORDS or self._n_characters + len(word) > MEMO_CHARACTERS:
+            self.clear()
+            self._n_characters = 0
+        if len(word) <= MEMO_CHARACTERS:
+            self[word] = ids
+            self._n_characters += len(word)
+        return ids
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> Batch:
@@ -268,9 +284,9 @@ def split(text: str) -> list[str]:
     >>> split("We're  here")
     ['We', "'re", ' ', ' here']
     """
-    as_of_unicode_16 = LATER_THAN_UNICODE_16.sub("\N{REPLACEMENT CHARACTER}", text)
-    if as_of_unicode_16 == text:
+    if text.isascii() or not LATER_THAN_UNICODE_16.search("".join({*text})):
         return SPLIT.findall(text)
+    as_of_unicode_16 = LATER_THAN_UNICODE_16.sub("\N{REPLACEMENT CHARACTER}", text)
     return [text[word.start() : word.end()] for word in SPLIT.finditer(as_of_unicode_16)]
 
 
@@ -281,43 +297,78 @@ def merge(word: str, ranks: dict[str, int]) -> list[str]:
         word: the word, a character for each byte.
         ranks: the rank of each pair of tokens that may be joined, written with a space between them.
 
-    Among equal pairs the leftmost is joined first. The pairs wait in a heap, and places know their
-    neighbours as in a linked list, so that n characters take n log n time, where searching all pairs
-    again after each merge would take n^2.
+    Among equal pairs the leftmost is joined first.
 
     Source: Sennrich et al. 2016, section 3.2; `bpe` in OpenAI's `src/encoder.py`.
 
     >>> merge("banana", {"a n": 0, "an a": 1, "b an": 2})
     ['ban', 'ana']
     """
+    tokens = list(word)
+    never = len(ranks)
+    pairs = [ranks.get(f"{left} {right}", never) for left, right in itertools.pairwise(tokens)]  # the rank of each
+    while pairs and (lowest := min(pairs)) < never:
+        i = pairs.index(lowest)
+        tokens[i] += tokens.pop(i + 1)
+        del pairs[i]
+        if i > 0:
+            pairs[i - 1] = ranks.get(f"{tokens[i - 1]} {tokens[i]}", never)
+        if i < len(pairs):
+            pairs[i] = ranks.get(f"{tokens[i]} {tokens[i + 1]}", never)
+    return tokens
+
+
+def merge_long(word: str, ranks: dict[str, int]) -> list[str]:
+    """The same for a word of any length: n characters take n log n time, where `merge` takes n^2.
+
+    All places of a pair are joined together, from left to right. Pairs wait for their turn in a heap, each
+    with the places where it has been seen; places know their neighbours as in a linked list.
+
+    >>> merge_long("banana", {"a n": 0, "an a": 1, "b an": 2})
+    ['ban', 'ana']
+    """
     n = len(word)
     tokens = list(word)  # when two are joined, the left place gets both and the right one ""
     left_of = list(range(-1, n - 1))
     right_of = list(range(1, n + 1))
-    heap: list[int] = []
+    waiting: dict[tuple[str, str], list[int]] = {}  # where each pair that may be joined begins
+    heap: list[tuple[int, tuple[str, str]]] = []  # their ranks
 
-    def offer(i: int) -> None:
-        """Puts the pair at place i in the heap, if there is one that may be joined."""
-        if i >= 0 and right_of[i] < n:
-            rank = ranks.get(f"{tokens[i]} {tokens[right_of[i]]}")
-            if rank is not None:
-                heapq.heappush(heap, rank * n + i)  # one number that sorts like (rank, i)
+    def offer(places: Iterable[int]) -> None:
+        """Lets the pairs that begin at these places wait, if they may be joined."""
+        found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for i in places:
+            found[tokens[i], tokens[right_of[i]]].append(i)
+        for pair, new in found.items():
+            if pair in waiting:
+                waiting[pair] += new
+            elif (rank := ranks.get(" ".join(pair))) is not None:
+                waiting[pair] = new
+                heapq.heappush(heap, (rank, pair))
 
-    for i in range(n):
-        offer(i)
+    offer(range(n - 1))
     while heap:
-        rank, i = divmod(heapq.heappop(heap), n)
-        j = right_of[i]
-        if j == n or ranks.get(f"{tokens[i]} {tokens[j]}") != rank:
-            continue  # one of the two has been joined to its other neighbour since
-        tokens[i] += tokens[j]
-        tokens[j] = ""
-        right_of[i] = right_of[j]
-        if right_of[i] < n:
-            left_of[right_of[i]] = i
-        offer(left_of[i])
-        offer(i)
-
+        _, pair = heapq.heappop(heap)
+        left, right = pair
+        joined: list[int] = []
+        for i in sorted(waiting.pop(pair)):
+            j = right_of[i]
+            if tokens[i] == left and j < n and tokens[j] == right:  # neither has been joined to another since
+                tokens[i] = left + right
+                tokens[j] = ""
+                right_of[i] = right_of[j]
+                if right_of[i] < n:
+                    left_of[right_of[i]] = i
+                joined.append(i)
+        places: list[int] = []  # of the pairs that have come about
+        before = -1
+        for i in joined:
+            if left_of[i] > before:  # or else it is the pair right of the one before
+                places.append(left_of[i])
+            if right_of[i] < n:
+                places.append(i)
+            before = i
+        offer(places)
     return [token for token in tokens if token]
 
 

@@ -170,7 +170,7 @@ class TestBatch:
 
         for room in ("generation", "model"):
             monkeypatch.setattr(f"numpy_gpt2.{room}.transformer", recorded)
-        monkeypatch.setattr("numpy_gpt2.model.PIECE", 8)
+        monkeypatch.setattr("numpy_gpt2.model.PIECE", 3 * 8)  # of three texts
         rows = [Row(prompt, greedy, 9) for prompt in prompts]
         assert finish(rows, model) == whole
         assert read == [8, 8, 8, 6, *[1] * 8]

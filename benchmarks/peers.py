@@ -1,0 +1,114 @@
+"""What is compared: three programs that continue prompts with the same weights, and say when each token came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy as np
+
+# Continues prompts of equal lengths greedily by n tokens; returns the moments of the start and of each token.
+Generate: TypeAlias = Callable[[list[list[int]], int], list[float]]
+
+
+def numpy_gpt2(folder: Path) -> Generate:
+    """This project, by the `generate` that users call."""
+    from numpy_gpt2 import load
+
+    model = load(folder)
+
+    def generate(prompts: list[list[int]], n: int) -> list[float]:
+        moments = [perf_counter()]
+        model.generate(prompts, n, temperature=0, progress=lambda _: moments.append(perf_counter()))
+        return moments
+
+    return generate
+
+
+def transformers(folder: Path) -> Generate:
+    """Hugging Face's library on PyTorch: eager (not compiled), float32, with its key/value cache and its defaults."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(torch.get_num_threads())  # as OMP_NUM_THREADS says, also where PyTorch would take fewer
+    model: Any = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None  # never ends early
+    model.generation_config.pad_token_id = 0
+
+    class Clock(transformers.generation.streamers.BaseStreamer):  # type: ignore[misc]
+        """Is told the prompt, and then each token."""
+
+        def __init__(self) -> None:
+            self.moments: list[float] = []
+
+        def put(self, value: Any) -> None:
+            self.moments.append(perf_counter())
+
+        def end(self) -> None:
+            pass
+
+    def generate(prompts: list[list[int]], n: int) -> list[float]:
+        clock = Clock()
+        ids = torch.tensor(prompts)
+        start = perf_counter()
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, streamer=clock)
+        return [start, *clock.moments[1:]]
+
+    return generate
+
+
+def tutorial(folder: Path) -> Generate:
+    """The loop that tutorials teach: plain NumPy, one text at a time, and all of it again for each token."""
+    from numpy_gpt2 import load
+
+    model = load(folder)
+    params, n_head = model.params, model.hparams.n_head
+
+    def gelu(x: Any) -> Any:
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    def softmax(x: Any) -> Any:
+        exp_x = np.exp(x - np.max(x, axis=-1, keepdims=True))
+        return exp_x / np.sum(exp_x, axis=-1, keepdims=True)
+
+    def layer_norm(x: Any, g: Any, b: Any) -> Any:
+        mean = np.mean(x, axis=-1, keepdims=True)
+        variance = np.var(x, axis=-1, keepdims=True)
+        return g * (x - mean) / np.sqrt(variance + 1e-5) + b
+
+    def attention(x: Any, p: Any) -> Any:
+        q, k, v = np.split(x @ p.c_attn.w + p.c_attn.b, 3, axis=-1)
+        heads = zip(*(np.split(part, n_head, axis=-1) for part in (q, k, v)), strict=True)
+        mask = (1 - np.tri(len(x), dtype=x.dtype)) * -1e10
+        out = [softmax(q @ k.T / math.sqrt(q.shape[-1]) + mask) @ v for q, k, v in heads]
+        return np.hstack(out) @ p.c_proj.w + p.c_proj.b
+
+    def logits(ids: list[int]) -> Any:
+        x = params.wte[ids] + params.wpe[: len(ids)]
+        for p in params.h:
+            x = x + attention(layer_norm(x, *p.ln_1), p.attn)
+            x = x + gelu(layer_norm(x, *p.ln_2) @ p.mlp.c_fc.w + p.mlp.c_fc.b) @ p.mlp.c_proj.w + p.mlp.c_proj.b
+        return layer_norm(x, *params.ln_f) @ params.wte.T
+
+    def generate(prompts: list[list[int]], n: int) -> list[float]:
+        texts = [list(prompt) for prompt in prompts]
+        moments = [perf_counter()]
+        for _ in range(n):
+            for ids in texts:
+                ids.append(int(np.argmax(logits(ids)[-1])))
+            moments.append(perf_counter())
+        return moments
+
+    return generate
+
+
+PEERS: dict[str, Callable[[Path], Generate]] = {
+    "numpy_gpt2": numpy_gpt2,
+    "transformers": transformers,
+    "tutorial": tutorial,
+}

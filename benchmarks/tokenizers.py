@@ -1,0 +1,117 @@
+"""The tokenizer, in megabytes of text a second, beside the libraries that people use and OpenAI's published algorithm."""
+
+from __future__ import annotations
+
+import random
+import turtle
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import regex
+
+from numpy_gpt2.tokenizer import BYTE_TO_CHARACTER, SPLIT, Tokenizer
+
+Encode: TypeAlias = Callable[[str], object]
+DATA = Path(__file__).parent.parent / "numpy_gpt2" / "data" / "gpt2"
+
+
+def numpy_gpt2() -> Encode:
+    """This project."""
+    return Tokenizer.gpt2().encode
+
+
+def tiktoken() -> Encode:
+    """OpenAI's library, in Rust."""
+    from tiktoken import Encoding
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+    ranks = data_gym_to_mergeable_bpe_ranks(str(DATA / "vocab.bpe"), str(DATA / "encoder.json"))
+    encoding = Encoding("gpt2", pat_str=SPLIT.pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+    return encoding.encode_ordinary
+
+
+def tokenizers() -> Encode:
+    """Hugging Face's library, in Rust."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    made: Any = ByteLevelBPETokenizer(str(DATA / "encoder.json"), str(DATA / "vocab.bpe"))
+    return lambda text: made.encode(text).ids
+
+
+def published() -> Encode:
+    """The algorithm of OpenAI's `src/encoder.py`: all pairs of a word are looked at again after each merge."""
+    ours = Tokenizer.gpt2()
+    rank = {tuple(pair.split(" ")): i for pair, i in ours.ranks.items()}
+    never = len(rank)
+    memo: dict[str, list[int]] = {}
+
+    def bpe(characters: str) -> list[int]:
+        word = tuple(characters)
+        while len(word) > 1:
+            first, second = best = min(zip(word, word[1:], strict=False), key=lambda pair: rank.get(pair, never))
+            if best not in rank:
+                break
+            merged: list[str] = []
+            i = 0
+            while i < len(word):
+                if word[i] == first and i + 1 < len(word) and word[i + 1] == second:
+                    merged.append(first + second)
+                    i += 2
+                else:
+                    merged.append(word[i])
+                    i += 1
+            word = tuple(merged)
+        return [ours.encoder[token] for token in word]
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = []
+        for part in regex.findall(SPLIT, text):
+            word = "".join([BYTE_TO_CHARACTER[byte] for byte in part.encode()])
+            if word not in memo:
+                memo[word] = bpe(word)
+            ids.extend(memo[word])
+        return ids
+
+    return encode
+
+
+PEERS: dict[str, Callable[[], Encode]] = {
+    "numpy_gpt2": numpy_gpt2,
+    "tiktoken": tiktoken,
+    "tokenizers": tokenizers,
+    "published": published,
+}
+
+
+def texts(corpus: Path | None) -> dict[str, str]:
+    """What is tokenized: 4 MB of a corpus, if there is one; source code; and words of several scripts."""
+    code = Path(turtle.__file__).read_text("utf-8")
+    found = {"source code": code, "several scripts": several_scripts(), "one long word": "ab" * 2000}
+    if corpus is not None:
+        found = {"natural text": corpus.read_bytes()[:4_000_000].decode("utf-8", "ignore"), **found}
+    return found
+
+
+def several_scripts(n_words: int = 60_000) -> str:
+    """A text of made-up words in ten scripts. Few words are frequent and many rare, as in any language."""
+    rng = random.Random(0)
+    scripts = ["az", "àÿ", "αω", "ая", "את", "ءي", "अह", "ぁん", "가힣", "一鿿"]
+    words = ["".join(chr(rng.randint(ord(s[0]), ord(s[1]))) for _ in range(rng.randint(1, 9))) for s in scripts * 800]
+    rng.shuffle(words)
+    return " ".join(rng.choices(words, [1 / rank for rank in range(1, len(words) + 1)], k=n_words))
+
+
+def measure(text: str, rounds: int, names: list[str]) -> dict[str, dict[str, list[float]]]:
+    """How many megabytes of UTF-8 each does in a second: the first time that it sees the text, and the second time."""
+    speeds: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in names}
+    megabytes = len(text.encode()) / 1e6
+    for _ in range(rounds):
+        for name in names:
+            encode = PEERS[name]()
+            for state in "cold", "warm":
+                start = perf_counter()
+                encode(text)
+                speeds[name][state].append(megabytes / (perf_counter() - start))
+    return speeds
