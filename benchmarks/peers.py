@@ -10,20 +10,25 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# Continues prompts of equal lengths greedily by n tokens; returns the moments of the start and of each token.
-Generate: TypeAlias = Callable[[list[list[int]], int], list[float]]
+# Continues prompts of equal lengths greedily by n tokens; returns the moments of the start and of each token, and
+# the last tokens, by which one can see that all programs do the same.
+Generate: TypeAlias = Callable[[list[list[int]], int], tuple[list[float], list[int]]]
 
 
 def numpy_gpt2(folder: Path) -> Generate:
-    """This project, by the `generate` that users call."""
+    """Ours: what `GPT2.generate` does, from ids to ids."""
     from numpy_gpt2 import load
+    from numpy_gpt2.generation import generate as continue_rows
+    from numpy_gpt2.prompts import Options, start_rows
 
     model = load(folder)
 
-    def generate(prompts: list[list[int]], n: int) -> list[float]:
+    def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
         moments = [perf_counter()]
-        model.generate(prompts, n, temperature=0, progress=lambda _: moments.append(perf_counter()))
-        return moments
+        rows = start_rows(prompts, 1, Options(n, temperature=0), model.hparams, None, with_log_probabilities=False)
+        for _ in continue_rows(rows, model.params, model.hparams.n_head):
+            moments.append(perf_counter())
+        return moments, [row.ids[-1] for row in rows]
 
     return generate
 
@@ -52,12 +57,14 @@ def transformers(folder: Path) -> Generate:
         def end(self) -> None:
             pass
 
-    def generate(prompts: list[list[int]], n: int) -> list[float]:
+    def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
         clock = Clock()
         ids = torch.tensor(prompts)
         start = perf_counter()
-        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, streamer=clock)
-        return [start, *clock.moments[1:]]
+        made = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, streamer=clock
+        )
+        return [start, *clock.moments[1:]], made[:, -1].tolist()
 
     return generate
 
@@ -95,14 +102,14 @@ def tutorial(folder: Path) -> Generate:
             x = x + gelu(layer_norm(x, *p.ln_2) @ p.mlp.c_fc.w + p.mlp.c_fc.b) @ p.mlp.c_proj.w + p.mlp.c_proj.b
         return layer_norm(x, *params.ln_f) @ params.wte.T
 
-    def generate(prompts: list[list[int]], n: int) -> list[float]:
+    def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
         texts = [list(prompt) for prompt in prompts]
         moments = [perf_counter()]
         for _ in range(n):
             for ids in texts:
                 ids.append(int(np.argmax(logits(ids)[-1])))
             moments.append(perf_counter())
-        return moments
+        return moments, [ids[-1] for ids in texts]
 
     return generate
 

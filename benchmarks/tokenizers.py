@@ -1,7 +1,8 @@
-"""The tokenizer, in megabytes of text a second, beside the libraries that people use and OpenAI's published algorithm."""
+"""The tokenizer, in megabytes of text a second, beside what people use and OpenAI's published algorithm."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import turtle
 from collections.abc import Callable
@@ -18,7 +19,7 @@ DATA = Path(__file__).parent.parent / "numpy_gpt2" / "data" / "gpt2"
 
 
 def numpy_gpt2() -> Encode:
-    """This project."""
+    """Ours."""
     return Tokenizer.gpt2().encode
 
 
@@ -50,7 +51,7 @@ def published() -> Encode:
     def bpe(characters: str) -> list[int]:
         word = tuple(characters)
         while len(word) > 1:
-            first, second = best = min(zip(word, word[1:], strict=False), key=lambda pair: rank.get(pair, never))
+            first, second = best = min(itertools.pairwise(word), key=lambda pair: rank.get(pair, never))
             if best not in rank:
                 break
             merged: list[str] = []

@@ -102,7 +102,7 @@ def main(name: str, folder: str) -> None:
         start = perf_counter()
         generate = PEERS[name](Path(folder))
         seconds = perf_counter() - start
-        answers |= {"generate": generate, "load": lambda: seconds}
+        answers |= {"generate": lambda prompts, n: generate(prompts, n)[0], "load": lambda: seconds}
     for line in sys.stdin:
         question, *arguments = json.loads(line)
         print(json.dumps(answers[question](*arguments)), flush=True)

@@ -41,7 +41,8 @@ def softmax(x: Array) -> Array:
     >>> softmax(np.log([1.0, 2.0, 5.0])).round(3)
     array([0.125, 0.25 , 0.625])
     """
-    e = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    e = x - np.max(x, axis=-1, keepdims=True)
+    np.exp(e, out=e)
     e /= np.sum(e, axis=-1, keepdims=True)
     return e
 
@@ -113,10 +114,10 @@ def linear(x: Array, params: Linear) -> Array:
     >>> linear(np.array([1.0, 2.0]), Linear(w=np.array([[1.0, 10.0], [2.0, 20.0]]), b=np.array([0.5, 0.0])))
     array([ 5.5, 50. ])
     """
-    # NumPy multiplies text by text, reading w for each: more than a few rows are faster in one product.
-    if x.size > FEW_ROWS * x.shape[-1]:
-        return (x.reshape(-1, x.shape[-1]) @ params.w + params.b).reshape(*x.shape[:-1], -1)
-    return x @ params.w + params.b
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= FEW_ROWS:
+        rows = rows[:, None]
+    return (rows @ params.w + params.b).reshape(*x.shape[:-1], -1)
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
@@ -141,7 +142,8 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
            [2.]])
     """
     scores = (q / math.sqrt(q.shape[-1])) @ np.swapaxes(k, -1, -2)  # [..., n_query, n_key]
-    weights = softmax(np.where(mask, scores, -math.inf))  # [..., n_query, n_key]
+    scores = np.where(mask, scores, -math.inf)
+    weights = softmax(scores)  # [..., n_query, n_key]
     return weights @ v  # [..., n_query, d_head]
 
 

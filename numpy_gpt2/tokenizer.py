@@ -125,7 +125,7 @@ class Tokenizer:
             byte_spelling(token) if token in self.special else token
             for token in sorted(encoder, key=encoder.__getitem__)
         ]
-        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.ranks = dict(zip(merges, range(len(merges)), strict=True))
         self.n_vocab = len(encoder)
         self.end_of_text = encoder[END_OF_TEXT]
         self._memo = Memo(self._encode_word)
@@ -382,14 +382,16 @@ def check_vocabulary(encoder: dict[str, int], merges: list[str], special: Iterab
     """
     if not isinstance(encoder, dict) or {*map(type, encoder.values())} != {int}:
         raise ValueError("the vocabulary must give a whole number for each token")
-    if set(encoder.values()) != set(range(len(encoder))):
+    if sorted(encoder.values()) != [*range(len(encoder))]:
         raise ValueError(f"the ids of the {len(encoder)} tokens must be the numbers 0 to {len(encoder) - 1}")
-    for number, line in enumerate(merges, start=1):
-        if line.count(" ") != 1:
+    for number, spaces in enumerate(map(str.count, merges, itertools.repeat(" ")), start=1):
+        if spaces != 1:
+            line = merges[number - 1]
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
-    if strange := {*"".join(merges)} - {*BYTE_TO_CHARACTER.values(), " "}:
+    lines = "\n".join(merges)
+    if strange := {*lines} - {*BYTE_TO_CHARACTER.values(), " ", "\n"}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    expected = {*BYTE_TO_CHARACTER.values(), *(line.replace(" ", "") for line in merges), *special}
+    expected = {*BYTE_TO_CHARACTER.values(), *lines.replace(" ", "").splitlines(), *special}
     if expected != encoder.keys():
         odd = min(expected ^ encoder.keys())
         raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
