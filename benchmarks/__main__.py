@@ -17,7 +17,7 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -101,9 +101,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what the options ask for."""
-    args = parser().parse_args()
+    args = parser().parse_args(arguments)
     peers = [peer for peer in args.peers if peer not in ("transformers",) or importlib.util.find_spec(peer)]
     if missing := {*args.peers} - {*peers}:
         print(f"not installed, and so not measured: {', '.join(sorted(missing))}\n", file=sys.stderr)

@@ -25,7 +25,7 @@ import numpy as np
 
 from .params import MLP, Array, Attention, Block, LayerNorm, Linear
 
-FEW_ROWS = 5  # see `linear`
+FEW_ROWS = 5  # so many products of a vector and a matrix are faster than one product of two matrices
 
 
 def softmax(x: Array) -> Array:
@@ -79,7 +79,7 @@ def gelu(x: Array) -> Array:
     >>> gelu(np.array([-3.0, -1.0, 0.0, 1.0, 3.0])).round(4)
     array([-0.0036, -0.1588,  0.    ,  0.8412,  2.9964])
     """
-    # x * x * x is many times faster in NumPy than x**3, and written in this order, it needs few arrays in between.
+    # x * x * x is many times faster in NumPy than x**3; and in this order, it needs few arrays in between.
     return 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) * x
 
 
@@ -114,9 +114,9 @@ def linear(x: Array, params: Linear) -> Array:
     >>> linear(np.array([1.0, 2.0]), Linear(w=np.array([[1.0, 10.0], [2.0, 20.0]]), b=np.array([0.5, 0.0])))
     array([ 5.5, 50. ])
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])  # of all texts: w is to be read once, not once for each
     if len(rows) <= FEW_ROWS:
-        rows = rows[:, None]
+        rows = rows[:, None]  # matrices of one row, which NumPy multiplies one after the other
     return (rows @ params.w + params.b).reshape(*x.shape[:-1], -1)
 
 

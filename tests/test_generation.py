@@ -153,6 +153,12 @@ class TestBatch:
         assert read == [(2, 3), (3, 1), (2, 1), (1, 1)]
         assert made == [finish([Row(row.tokens[: row.n_prompt], greedy, row.max_new_tokens)], model)[0] for row in rows]
 
+    def test_log_probabilities_that_nobody_wants_are_not_kept(self) -> None:
+        model = random_model(SHAPES[1])
+        rows = [Row([1, 2], greedy, 5, with_log_probabilities=wanted) for wanted in (True, False)]
+        assert [len(ids) for ids in finish(rows, model)] == [5, 5]
+        assert [len(row.log_probabilities) for row in rows] == [5, 0]
+
     def test_a_step_says_how_many_took_part(self) -> None:
         model = random_model(SHAPES[1])
         rows = [Row([1], greedy, 3), Row([2], greedy, 1), Row([2], greedy, 0)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DTYPES, in_pytorch, random_model
+from conftest import DTYPES, SHAPES, in_pytorch, random_model
 
 from numpy_gpt2 import layers
 from numpy_gpt2.params import Array, HParams, LayerNorm, Linear
@@ -57,8 +57,11 @@ class TestAgainstPyTorch:
             layers.layer_norm(x, LayerNorm(ones, zeros)), functional.layer_norm(torch.tensor(x), [24], eps=1e-5)
         )
 
-    def test_linear(self, dtype: str) -> None:
-        x, w, b = random(dtype, 2, 5, 7), random(dtype, 7, 9, seed=1), random(dtype, 9, seed=2)
+    @pytest.mark.parametrize(
+        "shape", [(7,), (1, 7), (1, 1, 7), (5, 1, 7), (6, 1, 7), (1, 5, 7), (2, 5, 7), (2, 3, 4, 7)]
+    )
+    def test_linear(self, dtype: str, shape: tuple[int, ...]) -> None:
+        x, w, b = random(dtype, *shape), random(dtype, 7, 9, seed=1), random(dtype, 9, seed=2)
         assert_same(
             layers.linear(x, Linear(w, b)), functional.linear(torch.tensor(x), torch.tensor(w).T, torch.tensor(b))
         )
@@ -98,6 +101,20 @@ class TestAgainstPyTorch:
         theirs = in_pytorch(model).transformer.h[1](torch.tensor(x), attention_mask=hugging_face_mask(7, dtype))
         theirs = theirs[0] if isinstance(theirs, tuple) else theirs
         assert_same(layers.block(x, model.params.h[1], n_head=3), theirs)
+
+
+def test_arguments_are_left_as_they_were() -> None:
+    """Some functions reuse arrays, but only those that they have made."""
+    model = random_model(SHAPES[0])
+    x, scores, q = random("float64", 2, 7, 48), random("float64", 2, 3, 7, 7, seed=1), random("float64", 2, 3, 7, 16)
+    before = [x.copy(), scores.copy(), q.copy()]
+    layers.softmax(scores)
+    layers.log_softmax(scores)
+    layers.gelu(x)
+    layers.attention(q, q, q, layers.causal_mask(np.arange(7), 7))
+    layers.block(x, model.params.h[0], 3)
+    for array, copied in zip([x, scores, q], before, strict=True):
+        np.testing.assert_array_equal(array, copied)
 
 
 def hugging_face_mask(n: int, dtype: str) -> Any:

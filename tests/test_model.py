@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import DTYPES, SHAPES, in_pytorch, random_ids, random_model
 
 import numpy_gpt2
 from numpy_gpt2 import layers
-from numpy_gpt2.model import Past
+from numpy_gpt2.model import Past, output_head, read
 from numpy_gpt2.params import HParams
 
 LIMITS = {"float32": 1e-4, "float64": 1e-10}  # of the largest logit
@@ -262,3 +263,30 @@ def test_what_was_never_written_is_never_seen() -> None:
 def test_token_types_that_do_not_fit_are_refused(types: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         random_model(SHAPES[0]).logits([1, 2, 3], token_type_ids=types)
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_output_head_for_any_number_of_vectors(n: int, dtype: str) -> None:
+    hparams = HParams(n_vocab=2500, n_ctx=3, n_embd=12, n_head=1, n_layer=1)  # more than are multiplied at once
+    params = random_model(hparams, dtype).params
+    x = np.random.default_rng(1).normal(size=(n, 12)).astype(dtype)
+    ours = output_head(x, params)
+    assert ours.dtype == dtype
+    np.testing.assert_allclose(ours, np.einsum("ie,ve->iv", x, params.wte), rtol=0, atol=2e-6)
+
+
+def test_no_array_of_all_scores_is_made_for_a_long_prompt() -> None:
+    hparams = HParams(n_vocab=11, n_ctx=1000, n_embd=16, n_head=8, n_layer=1)
+    model = random_model(hparams, "float32")
+
+    def most_used(n: int) -> int:
+        past = Past(model.params, hparams.n_head)
+        tracemalloc.start()
+        read(random_ids(hparams, 1, n), model.params, hparams.n_head, past)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    all_scores = 4 * hparams.n_head * 1000 * 1000  # bytes
+    assert most_used(1000) < all_scores

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from numpy_gpt2 import tokenizer as tokenizer_module
-from numpy_gpt2.tokenizer import END_OF_TEXT, Tokenizer, merge, split
+from numpy_gpt2.tokenizer import END_OF_TEXT, Tokenizer, byte_spelling, merge, merge_long, split
 
 DATA = Path(tokenizer_module.__file__).parent / "data"
 GPT2 = Tokenizer.gpt2()
@@ -195,15 +195,38 @@ def test_the_work_grows_in_proportion_to_the_length_of_a_word(alphabet: str) -> 
     """Each look at a pair costs the same but for the heap's log n; so their number must not grow faster than n."""
     for n in (1000, 10_000):
         ranks = CountingDict(GPT2.ranks)
-        merge("".join(random.Random(0).choices(alphabet, k=n)), ranks)
+        merge_long("".join(random.Random(0).choices(alphabet, k=n)), ranks)
         assert ranks.asked <= 5 * n
 
 
-def test_the_memo_of_words_stays_small() -> None:
+@given(st.one_of(texts, st.text("ab", max_size=60), st.text("the in", max_size=60)))
+def test_both_ways_to_merge_agree(word: str) -> None:
+    characters = byte_spelling(word)
+    for tokenizer in GPT2, TINY:
+        assert merge(characters, tokenizer.ranks) == merge_long(characters, tokenizer.ranks)
+
+
+def test_the_memo_of_words_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_module, "MEMO_WORDS", 100)
+    monkeypatch.setattr(tokenizer_module, "MEMO_CHARACTERS", 300)
     tokenizer = Tokenizer.gpt2()
-    tokenizer.encode("x" * 100_000 + " " + " ".join(map(str, range(70_000))))
-    assert len(tokenizer._memo) == tokenizer_module.MEMO_SIZE
-    assert max(map(len, tokenizer._memo)) <= tokenizer_module.MEMO_WORD_LENGTH
+    words = [
+        "x" * 301,
+        *map(str, range(1000, 1050)),
+        "y" * 200,
+        *map(str, range(10, 60)),
+        "1",
+        "1",
+        *"abcdefghijkl" * 20,
+    ]
+    sizes = []
+    for word in words:
+        assert tokenizer.encode(word) == GPT2.encode(word)
+        sizes.append((len(tokenizer._memo), sum(map(len, tokenizer._memo))))
+    assert max(n for n, _ in sizes) <= 100
+    assert max(characters for _, characters in sizes) <= 300
+    assert sizes[0] == (0, 0)  # too long to be kept
+    assert sizes[-1][0] > 12  # what is seen again is kept
 
 
 def test_what_is_returned_can_be_changed_without_harm() -> None:
