@@ -1,34 +1,39 @@
 """The benchmark: `python -m benchmarks`. Prints tables as it goes, and writes all figures to a JSON file.
 
 All programs have the same random weights and the same number of threads, each in a process of its own. In
-each round, each does each task once, in a random order; the machine's own limits are measured in each round
-as well. Figures are medians over the rounds.
+each round, each does each task once, in a random order, and the machine's own limits are measured first.
+Figures are medians over the rounds. Two things are done once only: the peak memory, and the tutorial's
+loop, which takes minutes. The tokenizers run in turn in one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from time import sleep
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from numpy_gpt2 import HParams, init, save
 from numpy_gpt2.params import number_of_params
 
 from . import cold, tokenizers
-from .peers import PEERS
+from .peers import NEEDS, PEERS
 from .worker import Worker
 
 SIZES = {
@@ -37,8 +42,10 @@ SIZES = {
     "774M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36),
     "1558M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
 }
+TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "tokenizer"]
 OURS = "numpy_gpt2"
 PAUSE = 0.1  # seconds, in which the threads of the one before go to sleep
+BETTER = "ours is better by"
 
 
 class Task(NamedTuple):
@@ -47,34 +54,41 @@ class Task(NamedTuple):
     name: str
     n_batch: int
     n_prompt: int
-    unit: str  # ms/token, ms (to the first token) or tokens/s
+    unit: str  # ms/token and tokens/s: from one token to the next; ms: from the prompt to the first token
 
     def seconds(self, moments: list[float]) -> float:
-        """From a prompt to the first token, or from one step to the next."""
+        """What is measured, given the moments of the start and of each token."""
         steps = [after - before for before, after in itertools.pairwise(moments)]
         return steps[0] if self.unit == "ms" else statistics.median(steps[1:])
 
     def figure(self, seconds: float) -> float:
-        """The figure in its unit."""
+        """The same in the task's unit."""
         return self.n_batch / seconds if self.unit == "tokens/s" else 1000 * seconds
 
+    def least_seconds(self, hparams: HParams, bandwidth: float, arithmetic: float) -> float:
+        """The time that the machine needs at least: to read all weights and the past once, or to calculate.
 
-TOKENS = [Task(f"one token, at a context of {n}", 1, n, "ms/token") for n in (16, 256, 1000)]
-PROMPTS = [Task(f"a prompt of {n} tokens", 1, n, "ms") for n in (16, 128, 512, 1000)]
-BATCHES = [Task(f"a batch of {n}", n, 16, "tokens/s") for n in (1, 5, 16)]
+        Args:
+            hparams: the model.
+            bandwidth: bytes a second.
+            arithmetic: floating-point operations a second.
+        """
+        n_vocab, n_ctx, n_embd, _, n_layer = hparams
+        n_new = self.n_prompt if self.unit == "ms" else 1  # tokens that are read, of each text
+        n_past = self.n_prompt - n_new
+        of_blocks = number_of_params(hparams) - n_embd * (n_vocab + n_ctx)
+        scores = sum(range(n_past + 1, n_past + n_new + 1))
+        operations = 2 * (n_new * of_blocks + n_vocab * n_embd + 2 * n_layer * n_embd * scores)
+        weights = of_blocks + n_vocab * n_embd
+        past = 2 * n_layer * n_embd * n_past
+        return max(4 * (weights + self.n_batch * past) / bandwidth, self.n_batch * operations / arithmetic)
 
 
-class Cell(NamedTuple):
-    """One figure of a table."""
-
-    median: float
-    low: float
-    high: float
-
-
-def summary(values: list[float]) -> Cell:
-    """The median and the spread of some rounds."""
-    return Cell(statistics.median(values), min(values), max(values))
+GROUPS = {
+    "tokens": [Task(f"one token, at a context of {n}", 1, n, "ms/token") for n in (16, 256, 1000)],
+    "prompts": [Task(f"a prompt of {n} tokens", 1, n, "ms") for n in (16, 128, 512, 1000)],
+    "batches": [Task(f"a batch of {n}", n, 16, "tokens/s") for n in (1, 5, 16)],
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,57 +96,88 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure numpy_gpt2 beside what people would use instead."
     )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number: dict[str, Any] = {"type": positive, "metavar": "N"}
+    parser.add_argument("--sizes", nargs="+", default=["124M"], choices=SIZES, help="models' shapes (default: 124M)")
+    parser.add_argument("--threads", default=cores, help="of each program (default: all, %(default)s)", **number)
+    peers = [peer for peer in PEERS if peer != OURS]
+    parser.add_argument("--peers", nargs="*", default=peers, choices=peers, help="default: all that are installed")
     parser.add_argument(
-        "--sizes", nargs="+", default=["124M"], choices=SIZES, help="the models' shapes (default: 124M)"
+        "--tasks", nargs="+", default=TASKS, choices=TASKS, help="what is measured (default: all of it)"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for each program (default: all)")
-    parser.add_argument("--peers", nargs="*", default=["transformers", "tutorial"], choices=[*PEERS][1:])
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["tokens", "prompts", "batches", "memory", "load", "cold", "tokenizer"],
-        choices=["tokens", "prompts", "batches", "memory", "load", "cold", "tokenizer"],
-        help="what is measured (default: all of it)",
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="how often (default: 7)")
+    parser.add_argument("--rounds", default=5, help="how often (default: %(default)s)", **number)
     parser.add_argument("--corpus", type=Path, help="a text file, of which the tokenizers read the first 4 MB")
     parser.add_argument("--models", type=Path, help="a folder in which the random models stay for the next time")
     parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="default: %(default)s")
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures what the options ask for."""
+def positive(text: str) -> int:
+    """A whole number from the command line, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures what the options ask for; 0 if that was possible."""
     args = parser().parse_args(arguments)
-    peers = [peer for peer in args.peers if peer not in ("transformers",) or importlib.util.find_spec(peer)]
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures what the options ask for. What has been measured is in the file, even if the rest fails.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        RuntimeError: a program could not be measured.
+    """
+    texts = tokenizers.texts(args.corpus) if "tokenizer" in args.tasks else {}
+    peers = [peer for peer in args.peers if all(map(importlib.util.find_spec, NEEDS[peer]))]
     if missing := {*args.peers} - {*peers}:
-        print(f"not installed, and so not measured: {', '.join(sorted(missing))}\n", file=sys.stderr)
+        print(f"not installed, and so not measured: {', '.join(sorted(missing))}", file=sys.stderr)
     results: dict[str, Any] = {"machine": machine(args.threads)}
-    print(" · ".join(f"{key} {value}" for key, value in results["machine"].items()) + "\n")
+
+    def keep(title: str, figures: dict[str, Any]) -> None:
+        results[title] = figures
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        print_table(title, figures)
+
+    print(" · ".join(f"{key} {value}" for key, value in results["machine"].items()) + "\n", flush=True)
     with folder_of_models(args.models) as folder:
-        for size in args.sizes:
-            model = folder / size
-            if not (model / "model.safetensors").exists():
-                print(f"making a random model of the {size} shape ...", file=sys.stderr)
-                save(init(SIZES[size]), model)
-            results[size] = measure_size(size, model, peers, args)
-    if "tokenizer" in args.tasks:
-        results["tokenizer"] = measure_tokenizers(args.corpus, args.rounds)
-    args.json.write_text(json.dumps(results, indent=1) + "\n")
+        for size in args.sizes if {*args.tasks} != {"tokenizer"} else ():
+            make_model(folder / size, SIZES[size])
+            keep(size, measure_size(SIZES[size], folder / size, peers, args))
+    if texts:
+        keep("tokenizer", measure_tokenizers(texts, args.rounds))
     print(f"all figures are in {args.json}", file=sys.stderr)
 
 
 def machine(threads: int) -> dict[str, str]:
     """What the figures were taken on."""
-    names = [
-        name for name in ("numpy", "torch", "transformers", "tiktoken", "tokenizers") if importlib.util.find_spec(name)
-    ]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    packages = [name for name in ("numpy", "torch", "transformers", "tiktoken", "tokenizers") if find_version(name)]
     return {
+        "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "threads": str(threads),
+        "system": platform.system(),
         "Python": platform.python_version(),
-        **{name: version(name) for name in names},
+        **{name: find_version(name) for name in packages},
+        "BLAS": f"{blas['name']} {blas['version']}",
     }
+
+
+def find_version(package: str) -> str:
+    """The version of a package; nothing if it is not installed."""
+    return version(package) if importlib.util.find_spec(package) else ""
 
 
 def processor() -> str:
@@ -156,151 +201,165 @@ def folder_of_models(kept: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextmanager
-def working(name: str, model: Path, threads: int) -> Iterator[Worker]:
-    """A worker, which ends when it is not needed any more."""
-    worker = Worker(name, model, threads)
-    try:
-        yield worker
-    finally:
-        worker.close()
+def make_model(folder: Path, hparams: HParams) -> None:
+    """Saves a random model, if it is not there yet; in another process, so that this one stays small.
+
+    Raises:
+        RuntimeError: it cannot be saved.
+    """
+    if (folder / "model.safetensors").exists():
+        return
+    print(f"making a random model in {folder} ...", file=sys.stderr)
+    process = multiprocessing.get_context("spawn").Process(target=save_random, args=(folder, hparams))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"no model could be saved in {folder}")
 
 
-def measure_size(size: str, model: Path, peers: list[str], args: argparse.Namespace) -> dict[str, Any]:
+def save_random(folder: Path, hparams: HParams) -> None:
+    """A random model in a folder."""
+    save(init(hparams), folder)
+
+
+def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse.Namespace) -> dict[str, Any]:
     """All figures of one model."""
-    groups = {"tokens": TOKENS, "prompts": PROMPTS, "batches": BATCHES}
-    tasks = [task for name, group in groups.items() if name in args.tasks for task in group]
-    results: dict[str, Any] = {}
-    if tasks:
-        results |= measure_tasks(size, model, [OURS, *peers], tasks, args)
-    both = [OURS, *(peer for peer in peers if peer == "transformers")]
+    tasks = [task for name, group in GROUPS.items() if name in args.tasks for task in group]
+    results = measure_tasks(hparams, model, [OURS, *peers], tasks, args) if tasks else {}
+    names = [OURS, *(peer for peer in peers if peer != "tutorial")]
     if "memory" in args.tasks:
-        results["peak memory, after a prompt of 1000"] = compare(
-            "MB", {peer: [memory(peer, model, args.threads)] for peer in both}
-        )
+        peaks = {name: [memory(name, model, args.threads)] for name in names}
+        results["peak memory, with a prompt of 1000"] = compare("MB", peaks)
     if "load" in args.tasks:
-        seconds: dict[str, list[float]] = {peer: [] for peer in both}
-        for _ in range(3):
-            for peer in both:
-                with working(peer, model, args.threads) as worker:
-                    seconds[peer].append(worker.ask("load"))
+        seconds = in_turn(names, args.rounds, lambda name: loading(name, model, args.threads))
         results["loading"] = compare("s", seconds)
     if "cold" in args.tasks:
-        commands = {peer: command for peer, command in cold.commands(model).items() if peer in both}
-        seconds = {peer: [] for peer in commands}
-        for turn in range(args.rounds + 1):
-            for peer, command in commands.items():
-                duration = cold.first_output(command, args.threads)
-                if turn:  # the first time brings everything into memory
-                    seconds[peer].append(duration)
-        results["cold start to the first token"] = compare("s", seconds)
-    print_table(size, results, [OURS, *peers])
+        commands = cold.commands(model)
+        for name in names:
+            cold.first_token(name, commands[name], args.threads)  # brings everything into memory
+        seconds = in_turn(names, args.rounds, lambda name: cold.first_token(name, commands[name], args.threads)[0])
+        results["cold start, to the first token"] = compare("s", seconds)
     return results
 
 
-def measure_tasks(
-    size: str, model: Path, names: list[str], tasks: list[Task], args: argparse.Namespace
-) -> dict[str, Any]:
-    """The figures of tasks, with their ratios to those of the peers, and their share of the machine's limit."""
+def in_turn(names: list[str], rounds: int, measure: Callable[[str], float]) -> dict[str, list[float]]:
+    """What is measured of each program in each round, in which they take turns in a random order."""
     rng = random.Random(0)
-    seconds: dict[tuple[str, str], list[float]] = {}
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in rng.sample(names, len(names)):
+            values[name].append(measure(name))
+    return values
+
+
+def measure_tasks(
+    hparams: HParams, model: Path, names: list[str], tasks: list[Task], args: argparse.Namespace
+) -> dict[str, Any]:
+    """The figures of tasks, and which share of its time ours would need on the machine's limit."""
+    rng = random.Random(0)
+    seconds: dict[str, dict[str, list[float]]] = {task.name: {name: [] for name in names} for task in tasks}
     bandwidth: list[float] = []
     arithmetic: list[float] = []
-    workers = {name: Worker(name, model, args.threads) for name in [*names, "limits"]}
-    try:
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(name, model, args.threads)) for name in [*names, "limits"]}
         for name in names:
             workers[name].ask("generate", [[0] * 16], 3)  # the first pass brings the weights in
         for turn in range(args.rounds):
             bandwidth.append(workers["limits"].ask("bandwidth"))
             arithmetic.append(workers["limits"].ask("arithmetic"))
             for task in tasks:
-                prompts = [[rng.randrange(50257) for _ in range(task.n_prompt)] for _ in range(task.n_batch)]
+                prompts = [[rng.randrange(hparams.n_vocab) for _ in range(task.n_prompt)] for _ in range(task.n_batch)]
                 for name in rng.sample(names, len(names)):
                     if name == "tutorial" and turn:
-                        continue  # it takes minutes, and is far away: once is enough
-                    n_tokens = 1 if task.unit == "ms" else 3 if name == "tutorial" else 16
+                        continue
+                    n_new = 1 if task.unit == "ms" else 3 if name == "tutorial" else 16
                     sleep(PAUSE)
-                    moments = workers[name].ask("generate", prompts, n_tokens)
-                    seconds.setdefault((task.name, name), []).append(task.seconds(moments))
-    finally:
-        for worker in workers.values():
-            worker.close()
+                    moments = workers[name].ask("generate", prompts, n_new)
+                    seconds[task.name][name].append(task.seconds(moments))
+    limits = statistics.median(bandwidth), statistics.median(arithmetic)
     results: dict[str, Any] = {
-        "limits": {
-            "bandwidth, GB/s": summary([b / 1e9 for b in bandwidth])._asdict(),
-            "arithmetic, GFLOP/s": summary([a / 1e9 for a in arithmetic])._asdict(),
-        }
+        "bandwidth of the machine": {"unit": "GB/s", "limits": summary([value / 1e9 for value in bandwidth])},
+        "arithmetic of the machine": {"unit": "GFLOP/s", "limits": summary([value / 1e9 for value in arithmetic])},
     }
-    hparams = SIZES[size]
     for task in tasks:
-        of_all = {name: seconds[task.name, name] for name in names}
-        results[task.name] = compare(task.unit, of_all, task.figure)
-        ours = statistics.median(of_all[OURS])
-        if task.unit == "ms":
-            blocks = number_of_params(hparams) - hparams.n_embd * (hparams.n_vocab + hparams.n_ctx)
-            operations = 2 * (task.n_prompt * blocks + hparams.n_vocab * hparams.n_embd)
-            results[task.name]["share"] = operations / statistics.median(arithmetic) / ours
-        else:
-            read = 4 * (number_of_params(hparams) - hparams.n_ctx * hparams.n_embd)
-            results[task.name]["share"] = read / statistics.median(bandwidth) / ours
+        row = compare(task.unit, seconds[task.name], task.figure)
+        row["of the limit"] = task.least_seconds(hparams, *limits) / statistics.median(seconds[task.name][OURS])
+        results[task.name] = row
     return results
-
-
-def compare(unit: str, values: dict[str, list[float]], figure: Any = lambda value: value) -> dict[str, Any]:
-    """The figures of all programs, and by how much ours is better (above 1) or worse than each other one's."""
-    found: dict[str, Any] = {"unit": unit}
-    for name, of_one in values.items():
-        found[name] = summary([figure(value) for value in of_one])._asdict()
-        if name != OURS:
-            pairs = zip(of_one, values[OURS], strict=False)
-            found[name]["ours is better by"] = statistics.median(theirs / ours for theirs, ours in pairs)
-    return found
 
 
 def memory(name: str, model: Path, threads: int) -> float:
     """The peak of a process that reads 1000 tokens and adds 24, in MB."""
-    with working(name, model, threads) as worker:
-        worker.ask("generate", [[i % 50257 for i in range(1000)]], 24 if name != "tutorial" else 1)
+    with Worker(name, model, threads) as worker:
+        worker.ask("generate", [list(range(1000))], 24)
         return worker.ask("peak_memory") / 1e6
 
 
-def measure_tokenizers(corpus: Path | None, rounds: int) -> dict[str, Any]:
+def loading(name: str, model: Path, threads: int) -> float:
+    """Seconds that loading a model takes, without the import of the libraries."""
+    with Worker(name, model, threads) as worker:
+        return worker.ask("load")
+
+
+def measure_tokenizers(texts: dict[str, str], rounds: int) -> dict[str, Any]:
     """The figures of the tokenizers that are installed."""
     names = [name for name in tokenizers.PEERS if name in (OURS, "published") or importlib.util.find_spec(name)]
     results: dict[str, Any] = {}
-    for title, text in tokenizers.texts(corpus).items():
-        speeds = tokenizers.measure(text, rounds, names)
-        for state in "cold", "warm":
-            seconds = {name: [1 / speed for speed in speeds[name][state]] for name in names}
-            results[f"{title}, {state}"] = compare("MB/s", seconds, lambda value: 1 / value)
-    print_table("tokenizer", results, names)
+    for title, text in texts.items():
+        per_second = (len(text.encode()) / 1e6).__truediv__  # megabytes by seconds
+        for state, seconds in tokenizers.measure(text, rounds, names).items():
+            results[f"{title}, {state}"] = compare("MB/s", seconds, per_second)
     return results
 
 
-def print_table(title: str, results: dict[str, Any], names: list[str]) -> None:
+def compare(
+    unit: str, values: dict[str, list[float]], figure: Callable[[float], float] = lambda value: value
+) -> dict[str, Any]:
+    """A row of a table: the figure of each program, and how many times better ours is than the others'.
+
+    Args:
+        unit: of the figures.
+        values: what was measured of each program in each round, less being better: seconds or bytes.
+        figure: makes a figure of a value.
+    """
+    row: dict[str, Any] = {"unit": unit}
+    for name, of_one in values.items():
+        row[name] = summary([figure(value) for value in of_one])
+        if name != OURS:
+            pairs = zip(of_one, values[OURS], strict=False)  # of the same round
+            row[name][BETTER] = statistics.median(theirs / ours for theirs, ours in pairs)
+    return row
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """The median and the spread of some rounds."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def print_table(title: str, rows: dict[str, Any]) -> None:
     """A table in Markdown: a row for each figure, a column for each program."""
-    print(f"### {title}\n")
-    for limit, cell in results.get("limits", {}).items():
-        print(f"The machine's {limit}: {cell['median']:.1f} ({cell['low']:.1f} to {cell['high']:.1f})\n")
-    shares = any("share" in row for row in results.values())
-    print("| | unit |", " | ".join(names), "| of the limit |" if shares else "|")
-    print("|---|---|" + "---:|" * (len(names) + shares))
-    for name, row in results.items():
-        if name != "limits":
-            cells = [show(row[peer]) if peer in row else "" for peer in names]
-            share = [f"{row['share']:.0%}" if "share" in row else ""] if shares else []
-            print(f"| {name} | {row['unit']} |", " | ".join([*cells, *share]), "|")
+    columns = [*dict.fromkeys(name for row in rows.values() for name in row if name != "unit")]
+    print(f"### {title}\n\n| | unit | {' | '.join(columns)} |\n|---|---|{'---:|' * len(columns)}")
+    for name, row in rows.items():
+        print(f"| {name} | {row['unit']} | {' | '.join(show(row.get(column)) for column in columns)} |")
     print(flush=True)
 
 
-def show(cell: dict[str, float]) -> str:
-    """A median with its spread and, for a peer, by how much ours is better."""
-    text = f"{cell['median']:.3g}" if cell["median"] < 100 else f"{cell['median']:.0f}"
+def show(cell: dict[str, float] | float | None) -> str:
+    """A share, or a median with its spread and, for a peer, how many times better ours is."""
+    if cell is None:
+        return ""
+    if not isinstance(cell, dict):
+        return f"{cell:.0%}"
+
+    def digits(value: float) -> str:
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+    text = digits(cell["median"])
     if cell["low"] != cell["high"]:
-        digits = ".3g" if cell["median"] < 100 else ".0f"
-        text += f" ({cell['low']:{digits}}–{cell['high']:{digits}})"
-    return text + (f" **{cell['ours is better by']:.2f}×**" if "ours is better by" in cell else "")
+        text += f" ({digits(cell['low'])}–{digits(cell['high'])})"
+    return text + (f" **{cell[BETTER]:.2f}×**" if BETTER in cell else "")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

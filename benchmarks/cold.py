@@ -1,14 +1,13 @@
-"""Cold start: from the start of a process to its first output, with the weights in the page cache."""
+"""Cold start: from the start of a process to its first token, with the weights in the page cache."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from time import perf_counter
 
-from numpy_gpt2.model_options import THREADS
+from .worker import environment
 
 PROMPT = "Once upon a time"
 
@@ -20,33 +19,37 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 inputs = tokenizer(sys.argv[2], return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)[0]), flush=True)
+ids = model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)
+print(tokenizer.decode(ids[0, inputs.input_ids.shape[1]:]), flush=True)
 """
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What is run for each peer."""
-    ours = ["-m", "numpy_gpt2", PROMPT, "--model", str(folder), "--greedy", "--max-new-tokens", "1", "--full-text"]
+    """What is run for each program; both print one token, and the end of a line."""
+    ours = ["-m", "numpy_gpt2", PROMPT, "--model", str(folder), "--greedy", "--max-new-tokens", "1"]
     return {
         "numpy_gpt2": [sys.executable, *ours],
         "transformers": [sys.executable, "-c", TRANSFORMERS, str(folder), PROMPT],
     }
 
 
-def first_output(command: list[str], threads: int) -> float:
-    """Seconds until a command writes its first byte.
+def first_token(name: str, command: list[str], threads: int) -> tuple[float, str]:
+    """Seconds until a command writes its first byte, and all that it writes.
 
     Raises:
-        RuntimeError: it writes none.
+        RuntimeError: it writes nothing.
     """
-    environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    its_environment = environment(threads)
+    its_environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     start = perf_counter()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=its_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
         assert process.stdout
         byte = process.stdout.read(1)
         seconds = perf_counter() - start
-        process.stdout.read()
+        rest, complaint = process.communicate()
     if not byte:
-        raise RuntimeError(f"nothing came from: {' '.join(command)}")
-    return seconds
+        lines = complaint.decode(errors="replace").strip().splitlines() or ["it wrote nothing"]
+        raise RuntimeError(f"the cold start of {name} could not be measured: {lines[-1]}")
+    return seconds, (byte + rest).decode(errors="replace")

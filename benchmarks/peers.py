@@ -1,8 +1,13 @@
-"""What is compared: three programs that continue prompts with the same weights, and say when each token came."""
+"""What is compared: three programs that continue prompts with the same weights, and say when each token came.
+
+Each function imports what its program needs, and returns a function that loads a model from a folder, which
+returns one that continues prompts.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -10,43 +15,45 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# Continues prompts of equal lengths greedily by n tokens; returns the moments of the start and of each token, and
-# the last tokens, by which one can see that all programs do the same.
-Generate: TypeAlias = Callable[[list[list[int]], int], tuple[list[float], list[int]]]
+# Continues prompts of equal lengths by n tokens, the likeliest each time. Returns the moments of the start and of each
+# token, and the new tokens of each prompt, by which one can see that all programs do the same.
+Generate: TypeAlias = Callable[[list[list[int]], int], tuple[list[float], list[list[int]]]]
+Load: TypeAlias = Callable[[Path], Generate]
 
 
-def numpy_gpt2(folder: Path) -> Generate:
+def numpy_gpt2() -> Load:
     """Ours: what `GPT2.generate` does, from ids to ids."""
-    from numpy_gpt2 import load
+    import numpy_gpt2
     from numpy_gpt2.generation import generate as continue_rows
     from numpy_gpt2.prompts import Options, start_rows
 
-    model = load(folder)
+    def load(folder: Path) -> Generate:
+        model = numpy_gpt2.load(folder)
 
-    def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
-        moments = [perf_counter()]
-        rows = start_rows(prompts, 1, Options(n, temperature=0), model.hparams, None, with_log_probabilities=False)
-        for _ in continue_rows(rows, model.params, model.hparams.n_head):
-            moments.append(perf_counter())
-        return moments, [row.ids[-1] for row in rows]
+        def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
+            moments = [perf_counter()]
+            rows = start_rows(prompts, 1, Options(n, temperature=0), model.hparams, None, with_log_probabilities=False)
+            for _ in continue_rows(rows, model.params, model.hparams.n_head):
+                moments.append(perf_counter())
+            return moments, [row.ids for row in rows]
 
-    return generate
+        return generate
+
+    return load
 
 
-def transformers(folder: Path) -> Generate:
-    """Hugging Face's library on PyTorch: eager (not compiled), float32, with its key/value cache and its defaults."""
+def transformers() -> Load:
+    """Hugging Face's library on PyTorch: not compiled, in float32, with its key/value cache and its own defaults."""
     import torch
     import transformers
+    from transformers.generation.streamers import BaseStreamer
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    torch.set_num_threads(torch.get_num_threads())  # as OMP_NUM_THREADS says, also where PyTorch would take fewer
-    model: Any = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
-    model.generation_config.eos_token_id = None  # never ends early
-    model.generation_config.pad_token_id = 0
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
 
-    class Clock(transformers.generation.streamers.BaseStreamer):  # type: ignore[misc]
-        """Is told the prompt, and then each token."""
+    class Clock(BaseStreamer):  # type: ignore[misc]
+        """Is told the prompts, and then each token."""
 
         def __init__(self) -> None:
             self.moments: list[float] = []
@@ -57,24 +64,27 @@ def transformers(folder: Path) -> Generate:
         def end(self) -> None:
             pass
 
-    def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
-        clock = Clock()
-        ids = torch.tensor(prompts)
-        start = perf_counter()
-        made = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, streamer=clock
-        )
-        return [start, *clock.moments[1:]], made[:, -1].tolist()
+    def load(folder: Path) -> Generate:
+        model: Any = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+        model.generation_config.eos_token_id = None  # never ends early
+        model.generation_config.pad_token_id = 0
 
-    return generate
+        def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
+            clock = Clock()
+            start = perf_counter()
+            ids = torch.tensor(prompts)
+            mask = torch.ones_like(ids)
+            made = model.generate(ids, attention_mask=mask, max_new_tokens=n, do_sample=False, streamer=clock)
+            return [start, *clock.moments[1:]], made[:, ids.shape[1] :].tolist()
+
+        return generate
+
+    return load
 
 
-def tutorial(folder: Path) -> Generate:
+def tutorial() -> Load:
     """The loop that tutorials teach: plain NumPy, one text at a time, and all of it again for each token."""
-    from numpy_gpt2 import load
-
-    model = load(folder)
-    params, n_head = model.params, model.hparams.n_head
+    import numpy_gpt2
 
     def gelu(x: Any) -> Any:
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
@@ -88,34 +98,41 @@ def tutorial(folder: Path) -> Generate:
         variance = np.var(x, axis=-1, keepdims=True)
         return g * (x - mean) / np.sqrt(variance + 1e-5) + b
 
-    def attention(x: Any, p: Any) -> Any:
+    def attention(x: Any, p: Any, n_head: int) -> Any:
         q, k, v = np.split(x @ p.c_attn.w + p.c_attn.b, 3, axis=-1)
         heads = zip(*(np.split(part, n_head, axis=-1) for part in (q, k, v)), strict=True)
         mask = (1 - np.tri(len(x), dtype=x.dtype)) * -1e10
         out = [softmax(q @ k.T / math.sqrt(q.shape[-1]) + mask) @ v for q, k, v in heads]
         return np.hstack(out) @ p.c_proj.w + p.c_proj.b
 
-    def logits(ids: list[int]) -> Any:
-        x = params.wte[ids] + params.wpe[: len(ids)]
-        for p in params.h:
-            x = x + attention(layer_norm(x, *p.ln_1), p.attn)
-            x = x + gelu(layer_norm(x, *p.ln_2) @ p.mlp.c_fc.w + p.mlp.c_fc.b) @ p.mlp.c_proj.w + p.mlp.c_proj.b
-        return layer_norm(x, *params.ln_f) @ params.wte.T
+    def load(folder: Path) -> Generate:
+        model = numpy_gpt2.load(folder)
+        params, n_head = model.params, model.hparams.n_head
 
-    def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
-        texts = [list(prompt) for prompt in prompts]
-        moments = [perf_counter()]
-        for _ in range(n):
-            for ids in texts:
-                ids.append(int(np.argmax(logits(ids)[-1])))
-            moments.append(perf_counter())
-        return moments, [ids[-1] for ids in texts]
+        def logits(ids: list[int]) -> Any:
+            x = params.wte[ids] + params.wpe[: len(ids)]
+            for p in params.h:
+                x = x + attention(layer_norm(x, *p.ln_1), p.attn, n_head)
+                x = x + gelu(layer_norm(x, *p.ln_2) @ p.mlp.c_fc.w + p.mlp.c_fc.b) @ p.mlp.c_proj.w + p.mlp.c_proj.b
+            return layer_norm(x, *params.ln_f) @ params.wte.T
 
-    return generate
+        def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
+            texts = [list(prompt) for prompt in prompts]
+            moments = [perf_counter()]
+            for _ in range(n):
+                for ids in texts:
+                    ids.append(int(np.argmax(logits(ids)[-1])))
+                moments.append(perf_counter())
+            return moments, [ids[len(prompt) :] for ids, prompt in zip(texts, prompts, strict=True)]
+
+        return generate
+
+    return load
 
 
-PEERS: dict[str, Callable[[Path], Generate]] = {
+PEERS: dict[str, Callable[[], Load]] = {
     "numpy_gpt2": numpy_gpt2,
     "transformers": transformers,
     "tutorial": tutorial,
 }
+NEEDS = {"numpy_gpt2": (), "transformers": ("torch", "transformers"), "tutorial": ()}  # packages

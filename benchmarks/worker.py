@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from numpy_gpt2.model_options import THREADS
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a process that may use so many threads, and finds this package wherever it is started."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}
 
 
 class Worker:
@@ -27,53 +36,61 @@ class Worker:
         self.name = name
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", name, folder],
-            env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
+            env=environment(threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
     def ask(self, question: str, *arguments: Any) -> Any:
-        """The answer to a question, which is the name of a function of `answers`.
+        """The answer to a question, which is the name of one of the `answers` below.
 
         Raises:
-            RuntimeError: the process has ended; what went wrong is on standard error.
+            RuntimeError: the process has ended, or could not answer.
         """
         assert self._process.stdin
         assert self._process.stdout
-        try:
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps([question, *arguments]) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RuntimeError(f"{self.name} could not be measured: its process has ended")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
+        answer = json.loads(line) if line else {"error": "its process has ended"}
+        if "error" in answer:
+            raise RuntimeError(f"{self.name} could not be measured: {answer['error']}")
+        return answer["answer"]
 
 
 def peak_memory() -> float:
-    """The most physical memory that this process has used, the mapped weights included, in bytes."""
-    import resource
+    """The most physical memory that this process has used, the mapped weights included, in bytes.
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    Raises:
+        OSError: the system does not tell; only Linux does, for a process without what it was started by.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def bandwidth() -> float:
-    """How many bytes of a matrix one `vector @ matrix` gets through in a second."""
+    """How many bytes of a matrix one `vector @ matrix` gets through in a second: the best of a few."""
     import numpy as np
 
-    matrix = np.ones((4096, 12288), np.float32)  # 200 MB: more than any cache holds
+    matrix = np.ones((4096, 12288), np.float32)  # 200 MB: more than the caches of most processors hold
     vector = np.ones(4096, np.float32)
     return matrix.nbytes / fastest(lambda: vector @ matrix)
 
 
 def arithmetic() -> float:
-    """How many floating-point operations a large product of float32 matrices does in a second."""
+    """How many floating-point operations a large product of float32 matrices does in a second: the best of a few."""
     import numpy as np
 
     n = 2048
@@ -81,7 +98,7 @@ def arithmetic() -> float:
     return 2 * n**3 / fastest(lambda: matrix @ matrix)
 
 
-def fastest(action: Any, times: int = 5) -> float:
+def fastest(action: Callable[[], object], times: int = 5) -> float:
     """The shortest of several durations, in seconds."""
     durations = []
     for _ in range(times):
@@ -93,21 +110,31 @@ def fastest(action: Any, times: int = 5) -> float:
 
 def main(name: str, folder: str) -> None:
     """Answers questions until there are no more."""
-    answers: dict[str, Any] = {"peak_memory": peak_memory}
-    if name == "limits":
-        answers |= {"bandwidth": bandwidth, "arithmetic": arithmetic}
-    else:
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+
+    def reply(question: str, *arguments: Any) -> dict[str, Any]:
+        try:
+            return {"answer": answers[question](*arguments)}
+        except (OSError, ValueError, MemoryError, ImportError) as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    answers: dict[str, Callable[..., Any]] = {"bandwidth": bandwidth, "arithmetic": arithmetic}
+    if name != "limits":
         from .peers import PEERS
 
+        load = PEERS[name]()
         start = perf_counter()
-        generate = PEERS[name](Path(folder))
+        generate = load(Path(folder))
         seconds = perf_counter() - start
-        answers |= {"generate": lambda prompts, n: generate(prompts, n)[0], "load": lambda: seconds}
+        answers = {
+            "generate": lambda prompts, n: generate(prompts, n)[0],
+            "load": lambda: seconds,
+            "peak_memory": peak_memory,
+        }
     for line in sys.stdin:
-        question, *arguments = json.loads(line)
-        print(json.dumps(answers[question](*arguments)), flush=True)
+        print(json.dumps(reply(*json.loads(line))), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    arguments: Sequence[str] = sys.argv[1:]
-    main(*arguments)
+    main(*sys.argv[1:])

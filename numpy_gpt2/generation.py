@@ -24,7 +24,9 @@ class Generation(NamedTuple):
 
     text: str  # the continuation, after the prompt if that was asked for; "" without a vocabulary
     ids: list[int]  # the tokens of the continuation; a stop string may have cut off a part of the last one's text
-    log_probabilities: list[float]  # of these tokens, natural: the model's own, before temperature and the like
+    log_probabilities: list[
+        float
+    ]  # of these tokens if wanted, natural: the model's own, before temperature and the like
     finish_reason: FinishReason  # why it ended, as `Row` says
 
 

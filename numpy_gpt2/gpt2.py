@@ -157,7 +157,14 @@ class GPT2:
         if not return_details:
             require(self.tokenizer)
         prompts, several = as_prompts(prompt)
-        rows = start_rows(prompts, num_return_sequences, options, self.hparams, self.tokenizer, return_details)
+        rows = start_rows(
+            prompts,
+            num_return_sequences,
+            options,
+            self.hparams,
+            self.tokenizer,
+            with_log_probabilities=return_details,
+        )
         for _ in self._steps(rows, slide, progress):
             pass
         made: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]

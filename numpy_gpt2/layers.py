@@ -14,6 +14,7 @@ Sources are given by section, and with the name that the function has in OpenAI'
     Radford et al. 2019, "Language Models are Unsupervised Multitask Learners": the GPT-2 paper
     Ba et al. 2016, "Layer Normalization"
     Hendrycks and Gimpel 2016, "Gaussian Error Linear Units (GELUs)"
+    Rabe and Staats 2021, "Self-attention Does Not Need O(n^2) Memory"
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import numpy as np
 
 from .params import MLP, Array, Attention, Block, LayerNorm, Linear
 
-FEW_ROWS = 5  # so many products of a vector and a matrix are faster than one product of two matrices
+QUERIES = 64  # of attention at a time, in each head
+FEW_ROWS = 5  # so many are multiplied faster one by one than together, by the OpenBLAS that NumPy comes with
 
 
 def softmax(x: Array) -> Array:
@@ -41,9 +43,8 @@ def softmax(x: Array) -> Array:
     >>> softmax(np.log([1.0, 2.0, 5.0])).round(3)
     array([0.125, 0.25 , 0.625])
     """
-    e = x - np.max(x, axis=-1, keepdims=True)
-    np.exp(e, out=e)
-    e /= np.sum(e, axis=-1, keepdims=True)
+    e = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    e /= np.sum(e, axis=-1, keepdims=True)  # in place: a new array would take longer than the division
     return e
 
 
@@ -117,7 +118,8 @@ def linear(x: Array, params: Linear) -> Array:
     rows = x.reshape(-1, x.shape[-1])  # of all texts: w is to be read once, not once for each
     if len(rows) <= FEW_ROWS:
         rows = rows[:, None]  # matrices of one row, which NumPy multiplies one after the other
-    return (rows @ params.w + params.b).reshape(*x.shape[:-1], -1)
+    y = rows @ params.w + params.b
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
@@ -145,6 +147,25 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     scores = np.where(mask, scores, -math.inf)
     weights = softmax(scores)  # [..., n_query, n_key]
     return weights @ v  # [..., n_query, d_head]
+
+
+def causal_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    """Attention for queries at consecutive positions, the last key's being the last of them; QUERIES of them at a time.
+
+    The same as `attention`. But no array of all scores is made, which of a long text would take much
+    memory; and what comes after all queries of a piece, which the mask hides from them, is left out
+    before anything is computed: of a whole text, nearly half of the work.
+
+    Shapes: as for `attention`.
+    Source: Rabe and Staats 2, who also cut the keys into pieces.
+    """
+    n_query, n_key = mask.shape[-2:]
+    pieces = []
+    for i in range(0, n_query, QUERIES):
+        j = min(i + QUERIES, n_query)
+        seen = n_key - (n_query - j)  # the keys up to that of the piece's last query
+        pieces.append(attention(q[..., i:j, :], k[..., :seen, :], v[..., :seen, :], mask[..., i:j, :seen]))
+    return np.concatenate(pieces, axis=-2)
 
 
 def causal_mask(positions: Array, n_key: int) -> Array:
@@ -229,7 +250,7 @@ def multi_head_attention(x: Array, params: Attention, n_head: int, past: KeyValu
         mask = causal_mask(np.arange(x.shape[1]), n_key=x.shape[1])  # [n_seq, n_seq]
     else:
         k, v, mask = past.append(k, v)  # [n_batch, n_head, n_key, d_head] twice, [n_batch, 1, n_seq, n_key]
-    a = attention(q, k, v, mask)  # [n_batch, n_head, n_seq, d_head]
+    a = causal_attention(q, k, v, mask)  # [n_batch, n_head, n_seq, d_head]
     return linear(merge_heads(a), params.c_proj)  # [n_batch, n_seq, n_embd]
 
 

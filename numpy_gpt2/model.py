@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ import numpy.typing as npt
 from .layers import block, causal_mask, layer_norm
 from .params import Array, HParams, Params
 
-PIECE = 256  # how many tokens are read at once: fewer make slow products, more need memory
+PIECE = 512  # how many tokens are read at once: fewer make slow products, more need memory
+FEW_VECTORS = 63  # for so many, the output head is multiplied in another order,
+PART = 1024  # this many tokens of the vocabulary at a time
 
 
 def keep_freed_memory() -> None:
@@ -37,7 +39,8 @@ def keep_freed_memory() -> None:
     A pass makes many arrays of some megabytes and drops them at once. The C library of Linux gives such
     memory back to the system and asks for it again, and the system hands it out page by page, which
     takes longer than most of the arithmetic. What is kept depends on the largest block that was ever
-    freed, up to 32 MB: so this frees one, of which no page is ever used.
+    freed, up to 32 MB: so this frees one, which is never written to. It holds for the whole process;
+    on other systems it does nothing.
 
     Source: M_MMAP_THRESHOLD in mallopt(3).
     """
@@ -46,13 +49,15 @@ def keep_freed_memory() -> None:
 
 keep_freed_memory()
 
+Index: TypeAlias = tuple[slice, slice, slice] | tuple[Array, Array, Array]  # of texts, heads and positions
+
 
 class LayerPast(NamedTuple):
     """One block's part of a `Past` during one pass."""
 
     k: Array  # keys, [n_batch, n_head, room, d_head]
     v: Array  # values, the same shape
-    new: Any  # the index of these positions: k[new] is [n_batch, n_head, n_seq, d_head]
+    new: Index  # of the new positions: k[new] is [n_batch, n_head, n_seq, d_head]
     mask: Array  # which keys a position may see, [n_batch, 1, n_seq, n_key]: the same for all heads
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -88,7 +93,7 @@ class Past:
         self.params = params
         n_ctx, n_embd = params.wpe.shape
         shape = (len(params.h), n_batch, n_head, n_ctx if room is None else min(room, n_ctx), n_embd // n_head)
-        # No garbage: even with a weight of 0, NaN would be seen.
+        # No garbage: even with a weight of 0, NaN would be seen. And np.zeros takes memory only as it is written to.
         self.k = np.zeros(shape, params.wpe.dtype, like=params.wpe)
         self.v = np.zeros(shape, params.wpe.dtype, like=params.wpe)
         self.lengths = np.zeros(n_batch, int)
@@ -110,12 +115,13 @@ class Past:
         for k, v in zip(self.k, self.v, strict=True):
             yield LayerPast(k, v, new, mask)
 
-    def _index(self, positions: Array) -> Any:
+    def _index(self, positions: Array) -> Index:
         """The index of these positions of each text, `[n_batch, n_seq]`, in all heads of one block's keys or values."""
         first = positions[0]
         if (positions == first).all():  # texts of one length: a slice, which is filled much faster
-            return np.s_[:, :, first[0] : first[-1] + 1]
+            return slice(None), slice(None), slice(first[0], first[-1] + 1)
         n_batch, n_head = self.k.shape[1:3]
+        # [n_batch, 1, 1], [n_head, 1] and [n_batch, 1, n_seq]: together, an index for each text, head and position.
         return np.arange(n_batch)[:, None, None], np.arange(n_head)[:, None], positions[:, None]
 
     def row(self, i: int) -> Past:
@@ -212,12 +218,14 @@ def output_head(x: Array, params: Params) -> Array:
     Shapes: `[..., n_embd]` to `[..., n_vocab]`.
     Source: Vaswani et al. 2017, section 3.4.
     """
-    if x.ndim == 2 and 1 < len(x) < 64:  # then this order of the factors, part by part, takes half of the time
-        logits = np.empty((len(x), len(params.wte)), x.dtype, like=x)
-        for i in range(0, len(params.wte), 1024):
-            logits[:, i : i + 1024] = (params.wte[i : i + 1024] @ x.T).T
-        return logits
-    return x @ params.wte.T
+    rows = x.reshape(-1, x.shape[-1])
+    if not 1 < len(rows) <= FEW_VECTORS:
+        return x @ params.wte.T
+    # The same, transposed, and part by part: for a few vectors, OpenBLAS takes half of the time.
+    logits = np.empty((len(rows), len(params.wte)), np.result_type(x, params.wte), like=x)
+    for i in range(0, len(params.wte), PART):
+        logits[:, i : i + PART] = (params.wte[i : i + PART] @ rows.T).T
+    return logits.reshape(*x.shape[:-1], len(params.wte))
 
 
 def logits(

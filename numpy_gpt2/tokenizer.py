@@ -48,8 +48,8 @@ LATER_THAN_UNICODE_16 = regex.compile(
 )
 
 # What a memo holds at most, so that a hostile text cannot fill the memory.
-MEMO_WORDS = 2**18
-MEMO_CHARACTERS = 2**22
+MEMO_CHARACTERS = 2**20  # of all words together
+MEMO_WORD = 2**14  # the longest, in characters
 
 SHORT = 20  # the longest word, in bytes, that `merge` is faster with than `merge_long`
 
@@ -257,12 +257,12 @@ class Memo(dict[str, list[int]]):
 
     def __missing__(self, word: str) -> list[int]:
         ids = self._encode_word(word)
-        if len(self) == MEMO_WORDS or self._n_characters + len(word) > MEMO_CHARACTERS:
-            self.clear()
-            self._n_characters = 0
-        if len(word) <= MEMO_CHARACTERS:
-            self[word] = ids
+        if len(word) <= MEMO_WORD:
             self._n_characters += len(word)
+            if self._n_characters > MEMO_CHARACTERS:
+                self.clear()
+                self._n_characters = len(word)
+            self[word] = ids
         return ids
 
 
@@ -322,7 +322,10 @@ def merge_long(word: str, ranks: dict[str, int]) -> list[str]:
     """The same for a word of any length: n characters take n log n time, where `merge` takes n^2.
 
     All places of a pair are joined together, from left to right. Pairs wait for their turn in a heap, each
-    with the places where it has been seen; places know their neighbours as in a linked list.
+    with the places where it has been seen; places know their neighbours as in a linked list. In a
+    vocabulary that comes from training, a token is made before it is a part of others: so no pair that
+    comes about has a lower rank than the one just joined. Should one have, its turn would come before
+    that of the other places: then `merge` does it all.
 
     >>> merge_long("banana", {"a n": 0, "an a": 1, "b an": 2})
     ['ban', 'ana']
@@ -334,8 +337,9 @@ def merge_long(word: str, ranks: dict[str, int]) -> list[str]:
     waiting: dict[tuple[str, str], list[int]] = {}  # where each pair that may be joined begins
     heap: list[tuple[int, tuple[str, str]]] = []  # their ranks
 
-    def offer(places: Iterable[int]) -> None:
-        """Lets the pairs that begin at these places wait, if they may be joined."""
+    def offer(places: Iterable[int]) -> int:
+        """Lets the pairs that begin at these places wait, if they may be joined; returns the lowest new rank."""
+        lowest = len(ranks)
         found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for i in places:
             found[tokens[i], tokens[right_of[i]]].append(i)
@@ -345,10 +349,12 @@ def merge_long(word: str, ranks: dict[str, int]) -> list[str]:
             elif (rank := ranks.get(" ".join(pair))) is not None:
                 waiting[pair] = new
                 heapq.heappush(heap, (rank, pair))
+                lowest = min(lowest, rank)
+        return lowest
 
     offer(range(n - 1))
     while heap:
-        _, pair = heapq.heappop(heap)
+        rank, pair = heapq.heappop(heap)
         left, right = pair
         joined: list[int] = []
         for i in sorted(waiting.pop(pair)):
@@ -368,7 +374,8 @@ def merge_long(word: str, ranks: dict[str, int]) -> list[str]:
             if right_of[i] < n:
                 places.append(i)
             before = i
-        offer(places)
+        if offer(places) < rank:
+            return merge(word, ranks)
     return [token for token in tokens if token]
 
 
@@ -384,14 +391,12 @@ def check_vocabulary(encoder: dict[str, int], merges: list[str], special: Iterab
         raise ValueError("the vocabulary must give a whole number for each token")
     if sorted(encoder.values()) != [*range(len(encoder))]:
         raise ValueError(f"the ids of the {len(encoder)} tokens must be the numbers 0 to {len(encoder) - 1}")
-    for number, spaces in enumerate(map(str.count, merges, itertools.repeat(" ")), start=1):
-        if spaces != 1:
-            line = merges[number - 1]
+    for number, line in enumerate(merges, start=1):
+        if line.count(" ") != 1:
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
-    lines = "\n".join(merges)
-    if strange := {*lines} - {*BYTE_TO_CHARACTER.values(), " ", "\n"}:
+    if strange := {*"".join(merges)} - {*BYTE_TO_CHARACTER.values(), " "}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    expected = {*BYTE_TO_CHARACTER.values(), *lines.replace(" ", "").splitlines(), *special}
+    expected = {*BYTE_TO_CHARACTER.values(), *(line.replace(" ", "") for line in merges), *special}
     if expected != encoder.keys():
         odd = min(expected ^ encoder.keys())
         raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))

@@ -36,6 +36,9 @@ class TestAgainstPyTorch:
         x = random(dtype, 2, 3, 5)
         assert_same(layers.softmax(x), torch.softmax(torch.tensor(x), dim=-1))
 
+    def test_softmax_of_whole_numbers(self, dtype: str) -> None:
+        assert_same(layers.softmax(np.array([1, 2, 3])), torch.softmax(torch.tensor([1.0, 2, 3]).double(), dim=-1))
+
     def test_softmax_of_large_scores(self, dtype: str) -> None:
         x = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], dtype)
         assert_same(layers.softmax(x), torch.softmax(torch.tensor(x), dim=-1))
@@ -83,6 +86,18 @@ class TestAgainstPyTorch:
         mask = torch.ones(5, 5, dtype=torch.bool).tril()[-2:]
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=mask)
         assert_same(layers.attention(q, k, v, layers.causal_mask(np.array([3, 4]), 5)), theirs)
+
+    @pytest.mark.parametrize(("n_query", "n_key"), [(1, 1), (1, 9), (3, 3), (4, 4), (8, 11), (11, 11)])
+    def test_causal_attention_in_pieces(
+        self, dtype: str, n_query: int, n_key: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(layers, "QUERIES", 3)
+        q, k, v = (random(dtype, 2, 4, n, 6, seed=i) for i, n in enumerate([n_query, n_key, n_key]))
+        positions = np.arange(n_key - n_query, n_key) - np.array([[0], [2]])  # of a longer and of a shorter text
+        positions = positions.clip(0)
+        mask = layers.causal_mask(positions, n_key)[:, None]
+        theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=torch.tensor(mask))
+        assert_same(layers.causal_attention(q, k, v, mask), theirs)
 
     def test_multi_head_attention(self, dtype: str) -> None:
         model = random_model(HPARAMS, dtype)
