@@ -218,13 +218,13 @@ def output_head(x: Array, params: Params) -> Array:
     Shapes: `[..., n_embd]` to `[..., n_vocab]`.
     Source: Vaswani et al. 2017, section 3.4.
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])  # of all texts: wte is to be read once, not once for each
     if not 1 < len(rows) <= FEW_VECTORS:
-        return x @ params.wte.T
-    # The same, transposed, and part by part: for a few vectors, OpenBLAS takes half of the time.
-    logits = np.empty((len(rows), len(params.wte)), np.result_type(x, params.wte), like=x)
-    for i in range(0, len(params.wte), PART):
-        logits[:, i : i + PART] = (params.wte[i : i + PART] @ rows.T).T
+        logits = rows @ params.wte.T
+    else:  # the same, transposed, and part by part: OpenBLAS takes half of the time
+        logits = np.empty((len(rows), len(params.wte)), np.result_type(x, params.wte), like=x)
+        for i in range(0, len(params.wte), PART):
+            logits[:, i : i + PART] = (params.wte[i : i + PART] @ rows.T).T
     return logits.reshape(*x.shape[:-1], len(params.wte))
 
 
