@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numpy_gpt2 import HParams, init, save
+from numpy_gpt2.configs import read_hparams
+from numpy_gpt2.files import write_atomically
 from numpy_gpt2.params import number_of_params
 
 from . import cold, tokenizers
@@ -105,10 +107,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tasks", nargs="+", default=TASKS, choices=TASKS, help="what is measured (default: all of it)"
     )
-    parser.add_argument("--rounds", default=5, help="how often (default: %(default)s)", **number)
+    parser.add_argument("--rounds", default=5, help="figures are medians of so many (default: %(default)s)", **number)
     parser.add_argument("--corpus", type=Path, help="a text file, of which the tokenizers read the first 4 MB")
     parser.add_argument("--models", type=Path, help="a folder in which the random models stay for the next time")
-    parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--json", type=Path, default=Path("benchmark.json"), help="the file for all figures (default: %(default)s)"
+    )
     return parser
 
 
@@ -125,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(args)
     except KeyboardInterrupt:
+        print(f"interrupted; what has been measured is in {args.json}", file=sys.stderr)
         return 130
     except (OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -143,20 +148,34 @@ def run(args: argparse.Namespace) -> None:
     peers = [peer for peer in args.peers if all(map(importlib.util.find_spec, NEEDS[peer]))]
     if missing := {*args.peers} - {*peers}:
         print(f"not installed, and so not measured: {', '.join(sorted(missing))}", file=sys.stderr)
-    results: dict[str, Any] = {"machine": machine(args.threads)}
+    results: dict[str, Any] = {"machine": machine(args.threads), "rounds": args.rounds}
 
-    def keep(title: str, figures: dict[str, Any]) -> None:
-        results[title] = figures
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-        print_table(title, figures)
+    @contextmanager
+    def table(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Takes the rows of a table as they are measured, keeps them in the file, and prints all of them at the end."""
+        rows = results[title] = {}
+
+        def keep(more: dict[str, Any]) -> None:
+            rows.update(more)
+            write_atomically(args.json, lambda file: file.write_text(json.dumps(results, indent=1) + "\n"))
+
+        keep({})
+        try:
+            yield keep
+        finally:
+            print_table(title, rows)
 
     print(" · ".join(f"{key} {value}" for key, value in results["machine"].items()) + "\n", flush=True)
     with folder_of_models(args.models) as folder:
         for size in args.sizes if {*args.tasks} != {"tokenizer"} else ():
             make_model(folder / size, SIZES[size])
-            keep(size, measure_size(SIZES[size], folder / size, peers, args))
+            with table(size) as keep:
+                for rows in measure_size(SIZES[size], folder / size, peers, args):
+                    keep(rows)
     if texts:
-        keep("tokenizer", measure_tokenizers(texts, args.rounds))
+        with table("tokenizer") as keep:
+            for title, text in texts.items():
+                keep(measure_tokenizers(title, text, args.rounds))
     print(f"all figures are in {args.json}", file=sys.stderr)
 
 
@@ -205,9 +224,11 @@ def make_model(folder: Path, hparams: HParams) -> None:
     """Saves a random model, if it is not there yet; in another process, so that this one stays small.
 
     Raises:
-        RuntimeError: it cannot be saved.
+        RuntimeError: it cannot be saved, or there is a model of another shape.
     """
     if (folder / "model.safetensors").exists():
+        if read_hparams(folder) != hparams:
+            raise RuntimeError(f"{folder} holds a model of another shape: give --models another folder")
         return
     print(f"making a random model in {folder} ...", file=sys.stderr)
     process = multiprocessing.get_context("spawn").Process(target=save_random, args=(folder, hparams))
@@ -222,24 +243,26 @@ def save_random(folder: Path, hparams: HParams) -> None:
     save(init(hparams), folder)
 
 
-def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse.Namespace) -> dict[str, Any]:
-    """All figures of one model."""
+def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All figures of one model, group by group."""
     tasks = [task for name, group in GROUPS.items() if name in args.tasks for task in group]
-    results = measure_tasks(hparams, model, [OURS, *peers], tasks, args) if tasks else {}
+    if tasks:
+        yield measure_tasks(hparams, model, [OURS, *peers], tasks, args)
     names = [OURS, *(peer for peer in peers if peer != "tutorial")]
-    if "memory" in args.tasks:
+    if "memory" in args.tasks and not Path("/proc/self/status").exists():
+        print("only Linux tells the peak memory of a process: not measured", file=sys.stderr)
+    elif "memory" in args.tasks:
         peaks = {name: [memory(name, model, args.threads)] for name in names}
-        results["peak memory, with a prompt of 1000"] = compare("MB", peaks)
+        yield {"peak memory, with a prompt of 1000": compare("MB", peaks)}
     if "load" in args.tasks:
         seconds = in_turn(names, args.rounds, lambda name: loading(name, model, args.threads))
-        results["loading"] = compare("s", seconds)
+        yield {"loading": compare("s", seconds)}
     if "cold" in args.tasks:
         commands = cold.commands(model)
         for name in names:
             cold.first_token(name, commands[name], args.threads)  # brings everything into memory
         seconds = in_turn(names, args.rounds, lambda name: cold.first_token(name, commands[name], args.threads)[0])
-        results["cold start, to the first token"] = compare("s", seconds)
-    return results
+        yield {"cold start, to the first token": compare("s", seconds)}
 
 
 def in_turn(names: list[str], rounds: int, measure: Callable[[str], float]) -> dict[str, list[float]]:
@@ -278,8 +301,8 @@ def measure_tasks(
                     seconds[task.name][name].append(task.seconds(moments))
     limits = statistics.median(bandwidth), statistics.median(arithmetic)
     results: dict[str, Any] = {
-        "bandwidth of the machine": {"unit": "GB/s", "limits": summary([value / 1e9 for value in bandwidth])},
-        "arithmetic of the machine": {"unit": "GFLOP/s", "limits": summary([value / 1e9 for value in arithmetic])},
+        "bandwidth": {"unit": "GB/s", "limit": summary([value / 1e9 for value in bandwidth])},
+        "arithmetic": {"unit": "GFLOP/s", "limit": summary([value / 1e9 for value in arithmetic])},
     }
     for task in tasks:
         row = compare(task.unit, seconds[task.name], task.figure)
@@ -301,15 +324,12 @@ def loading(name: str, model: Path, threads: int) -> float:
         return worker.ask("load")
 
 
-def measure_tokenizers(texts: dict[str, str], rounds: int) -> dict[str, Any]:
-    """The figures of the tokenizers that are installed."""
+def measure_tokenizers(title: str, text: str, rounds: int) -> dict[str, Any]:
+    """The figures of the tokenizers that are installed, for one text."""
     names = [name for name in tokenizers.PEERS if name in (OURS, "published") or importlib.util.find_spec(name)]
-    results: dict[str, Any] = {}
-    for title, text in texts.items():
-        per_second = (len(text.encode()) / 1e6).__truediv__  # megabytes by seconds
-        for state, seconds in tokenizers.measure(text, rounds, names).items():
-            results[f"{title}, {state}"] = compare("MB/s", seconds, per_second)
-    return results
+    per_second = (len(text.encode()) / 1e6).__truediv__  # megabytes by seconds
+    measured = tokenizers.measure(text, rounds, names)
+    return {f"{title}, {state}": compare("MB/s", seconds, per_second) for state, seconds in measured.items()}
 
 
 def compare(
@@ -337,9 +357,14 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def print_table(title: str, rows: dict[str, Any]) -> None:
-    """A table in Markdown: a row for each figure, a column for each program."""
+    """A table in Markdown: a row for each figure, a column for each program; above it, the machine's limits."""
+    print(f"### {title}\n")
+    for name, row in rows.items():
+        if "limit" in row:
+            print(f"The machine's {name}: {show(row['limit'])} {row['unit']}\n")
+    rows = {name: row for name, row in rows.items() if "limit" not in row}
     columns = [*dict.fromkeys(name for row in rows.values() for name in row if name != "unit")]
-    print(f"### {title}\n\n| | unit | {' | '.join(columns)} |\n|---|---|{'---:|' * len(columns)}")
+    print(f"| | unit | {' | '.join(columns)} |\n|---|---|{'---:|' * len(columns)}")
     for name, row in rows.items():
         print(f"| {name} | {row['unit']} | {' | '.join(show(row.get(column)) for column in columns)} |")
     print(flush=True)

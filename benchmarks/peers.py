@@ -23,12 +23,12 @@ Load: TypeAlias = Callable[[Path], Generate]
 
 def numpy_gpt2() -> Load:
     """Ours: what `GPT2.generate` does, from ids to ids."""
-    import numpy_gpt2
+    from numpy_gpt2 import gpt2
     from numpy_gpt2.generation import generate as continue_rows
     from numpy_gpt2.prompts import Options, start_rows
 
     def load(folder: Path) -> Generate:
-        model = numpy_gpt2.load(folder)
+        model = gpt2.load(folder)
 
         def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
             moments = [perf_counter()]
@@ -47,6 +47,7 @@ def transformers() -> Load:
     import torch
     import transformers
     from transformers.generation.streamers import BaseStreamer
+    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel  # here, so that loading is without its import
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -65,7 +66,7 @@ def transformers() -> Load:
             pass
 
     def load(folder: Path) -> Generate:
-        model: Any = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+        model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
         model.generation_config.eos_token_id = None  # never ends early
         model.generation_config.pad_token_id = 0
 

@@ -91,8 +91,11 @@ def texts(corpus: Path | None) -> dict[str, str]:
 
     Raises:
         OSError: the corpus cannot be read.
+        RuntimeError: there is no text in it.
     """
     found = {} if corpus is None else {"natural text": corpus.read_bytes()[:4_000_000].decode("utf-8", "ignore")}
+    if not all(found.values()):
+        raise RuntimeError(f"there is no text in {corpus}")
     found["source code"] = "".join(file.read_text("utf-8") for file in sorted(SOURCES.rglob("*.py")))
     found["several scripts"] = several_scripts()
     for n in 10_000, 100_000:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,8 @@ class Worker:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if exception[0]:
+            self._process.kill()
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
 
@@ -110,6 +113,7 @@ def fastest(action: Callable[[], object], times: int = 5) -> float:
 
 def main(name: str, folder: str) -> None:
     """Answers questions until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
 
