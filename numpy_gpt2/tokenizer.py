@@ -356,6 +356,8 @@ def merge_long(word: str, ranks: dict[str, int]) -> list[str]:
     while heap:
         rank, pair = heapq.heappop(heap)
         left, right = pair
+        if ranks.get(f"{left}{right} {left}", rank) < rank:  # between two places of the pair
+            return merge(word, ranks)
         joined: list[int] = []
         for i in sorted(waiting.pop(pair)):
             j = right_of[i]
