@@ -24,9 +24,7 @@ class Generation(NamedTuple):
 
     text: str  # the continuation, after the prompt if that was asked for; "" without a vocabulary
     ids: list[int]  # the tokens of the continuation; a stop string may have cut off a part of the last one's text
-    log_probabilities: list[
-        float
-    ]  # of these tokens if wanted, natural: the model's own, before temperature and the like
+    log_probabilities: list[float]  # of these tokens, natural, before temperature and the like; none if not wanted
     finish_reason: FinishReason  # why it ended, as `Row` says
 
 

@@ -29,8 +29,8 @@ from .layers import block, causal_mask, layer_norm
 from .params import Array, HParams, Params
 
 PIECE = 512  # how many tokens are read at once: fewer make slow products, more need memory
-FEW_VECTORS = 63  # for so many, the output head is multiplied in another order,
-PART = 1024  # this many tokens of the vocabulary at a time
+FEW_VECTORS = 63  # up to so many, `output_head` multiplies in another order,
+PART = 1024  # and for so many tokens of the vocabulary at a time
 
 
 def keep_freed_memory() -> None:
