@@ -182,21 +182,16 @@ def run(args: argparse.Namespace) -> None:
 def machine(threads: int) -> dict[str, str]:
     """What the figures were taken on."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    packages = [name for name in ("numpy", "torch", "transformers", "tiktoken", "tokenizers") if find_version(name)]
+    packages = ("numpy", "torch", "transformers", "tiktoken", "tokenizers")
     return {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "threads": str(threads),
         "system": platform.system(),
         "Python": platform.python_version(),
-        **{name: find_version(name) for name in packages},
+        **{name: version(name) for name in packages if importlib.util.find_spec(name)},
         "BLAS": f"{blas['name']} {blas['version']}",
     }
-
-
-def find_version(package: str) -> str:
-    """The version of a package; nothing if it is not installed."""
-    return version(package) if importlib.util.find_spec(package) else ""
 
 
 def processor() -> str:

@@ -9,8 +9,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import regex
-
 from numpy_gpt2.tokenizer import BYTE_TO_CHARACTER, SPLIT, Tokenizer
 
 Encode: TypeAlias = Callable[[str], object]
@@ -68,7 +66,7 @@ def published() -> Encode:
 
     def encode(text: str) -> list[int]:
         ids: list[int] = []
-        for part in regex.findall(SPLIT, text):
+        for part in SPLIT.findall(text):
             word = "".join([BYTE_TO_CHARACTER[byte] for byte in part.encode()])
             if word not in memo:
                 memo[word] = bpe(word)
@@ -105,7 +103,7 @@ def texts(corpus: Path | None) -> dict[str, str]:
 
 
 def several_scripts(n_words: int = 60_000) -> str:
-    """A text of made-up words in ten scripts: a few are frequent, most of them rare or unique, as in any language."""
+    """A text of made-up words in ten scripts: seven of ten are one of 500 frequent words, the others unique."""
     rng = random.Random(0)
     scripts = ["az", "àÿ", "αω", "ая", "את", "ءي", "अह", "ぁん", "가힣", "一鿿"]
 
