@@ -29,14 +29,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numpy_gpt2 import HParams, init, save
+from numpy_gpt2 import HParams
+from numpy_gpt2.backend import BACKENDS, VARIABLE, choose_backend
 from numpy_gpt2.configs import read_hparams
 from numpy_gpt2.files import write_atomically
 from numpy_gpt2.params import number_of_params
 
 from . import cold, tokenizers
 from .peers import NEEDS, PEERS
-from .worker import Worker
+from .worker import Worker, save_random
 
 SIZES = {
     "124M": HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12),
@@ -45,6 +46,7 @@ SIZES = {
     "1558M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
 }
 TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "tokenizer"]
+ON_GPU = ["tokens", "prompts", "batches", "load"]  # the others are about main memory and the processor
 OURS = "numpy_gpt2"
 PAUSE = 0.1  # seconds, in which the threads of the one before go to sleep
 BETTER = "ours is better by"
@@ -107,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tasks", nargs="+", default=TASKS, choices=TASKS, help="what is measured (default: all of it)"
     )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="cupy: on a GPU, beside transformers on the same one (default: as for load)"
+    )
     parser.add_argument("--rounds", default=5, help="figures are medians of so many (default: %(default)s)", **number)
     parser.add_argument("--corpus", type=Path, help="a text file, of which the tokenizers read the first 4 MB")
     parser.add_argument("--models", type=Path, help="a folder in which the random models stay for the next time")
@@ -131,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; what has been measured is in {args.json}", file=sys.stderr)
         return 130
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -141,9 +146,15 @@ def run(args: argparse.Namespace) -> None:
     """Measures what the options ask for. What has been measured is in the file, even if the rest fails.
 
     Raises:
+        ImportError: the backend does not work here.
         OSError: a file cannot be read or written.
         RuntimeError: a program could not be measured.
     """
+    os.environ[VARIABLE] = choose_backend(args.backend)  # for the processes that are measured
+    if os.environ[VARIABLE] == "cupy":
+        if dropped := [task for task in args.tasks if task not in ON_GPU]:
+            print(f"not about a GPU, and so not measured: {', '.join(dropped)}", file=sys.stderr)
+        args.tasks = [task for task in args.tasks if task in ON_GPU]
     texts = tokenizers.texts(args.corpus) if "tokenizer" in args.tasks else {}
     peers = [peer for peer in args.peers if all(map(importlib.util.find_spec, NEEDS[peer]))]
     if missing := {*args.peers} - {*peers}:
@@ -167,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
 
     print(" · ".join(f"{key} {value}" for key, value in results["machine"].items()) + "\n", flush=True)
     with folder_of_models(args.models) as folder:
-        for size in args.sizes if {*args.tasks} != {"tokenizer"} else ():
+        for size in args.sizes if {*args.tasks} - {"tokenizer"} else ():
             make_model(folder / size, SIZES[size])
             with table(size) as keep:
                 for rows in measure_size(SIZES[size], folder / size, peers, args):
@@ -186,6 +197,7 @@ def machine(threads: int) -> dict[str, str]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
+        **({"GPU": gpu()} if os.environ[VARIABLE] == "cupy" else {}),
         "threads": str(threads),
         "system": platform.system(),
         "Python": platform.python_version(),
@@ -202,6 +214,13 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def gpu() -> str:
+    """The GPU's name."""
+    import cupy
+
+    return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
 
 
 @contextmanager
@@ -226,16 +245,11 @@ def make_model(folder: Path, hparams: HParams) -> None:
             raise RuntimeError(f"{folder} holds a model of another shape: give --models another folder")
         return
     print(f"making a random model in {folder} ...", file=sys.stderr)
-    process = multiprocessing.get_context("spawn").Process(target=save_random, args=(folder, hparams))
+    process = multiprocessing.get_context("spawn").Process(target=save_random, args=(folder, tuple(hparams)))
     process.start()
     process.join()
     if process.exitcode:
         raise RuntimeError(f"no model could be saved in {folder}")
-
-
-def save_random(folder: Path, hparams: HParams) -> None:
-    """A random model in a folder."""
-    save(init(hparams), folder)
 
 
 def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from numpy_gpt2.backend import VARIABLE
+
 # Continues prompts of equal lengths by n tokens, the likeliest each time. Returns the moments of the start and of each
 # token, and the new tokens of each prompt, by which one can see that all programs do the same.
 Generate: TypeAlias = Callable[[list[list[int]], int], tuple[list[float], list[list[int]]]]
@@ -51,6 +53,7 @@ def transformers() -> Load:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    device = "cuda" if os.environ.get(VARIABLE) == "cupy" else "cpu"
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
 
     class Clock(BaseStreamer):  # type: ignore[misc]
@@ -66,14 +69,14 @@ def transformers() -> Load:
             pass
 
     def load(folder: Path) -> Generate:
-        model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+        model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
         model.generation_config.eos_token_id = None  # never ends early
         model.generation_config.pad_token_id = 0
 
         def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
             clock = Clock()
             start = perf_counter()
-            ids = torch.tensor(prompts)
+            ids = torch.tensor(prompts, device=device)
             mask = torch.ones_like(ids)
             made = model.generate(ids, attention_mask=mask, max_new_tokens=n, do_sample=False, streamer=clock)
             return [start, *clock.moments[1:]], made[:, ids.shape[1] :].tolist()
@@ -107,7 +110,7 @@ def tutorial() -> Load:
         return np.hstack(out) @ p.c_proj.w + p.c_proj.b
 
     def load(folder: Path) -> Generate:
-        model = numpy_gpt2.load(folder)
+        model = numpy_gpt2.load(folder, backend="numpy")
         params, n_head = model.params, model.hparams.n_head
 
         def logits(ids: list[int]) -> Any:

@@ -71,6 +71,13 @@ class Worker:
         return answer["answer"]
 
 
+def save_random(folder: Path, hparams: tuple[int, ...]) -> None:
+    """Saves a random model of this shape in a folder. Here, since a new process cannot import from a `__main__`."""
+    from numpy_gpt2 import HParams, init, save
+
+    save(init(HParams(*hparams), backend="numpy"), folder)
+
+
 def peak_memory() -> float:
     """The most physical memory that this process has used, the mapped weights included, in bytes.
 
@@ -85,28 +92,33 @@ def peak_memory() -> float:
 
 def bandwidth() -> float:
     """How many bytes of a matrix one `vector @ matrix` gets through in a second: the best of a few."""
-    import numpy as np
-
-    matrix = np.ones((4096, 12288), np.float32)  # 200 MB: more than the caches of most processors hold
-    vector = np.ones(4096, np.float32)
-    return matrix.nbytes / fastest(lambda: vector @ matrix)
+    matrix = ones(4096, 12288)  # 200 MB: more than the caches of most processors hold
+    vector = ones(4096)
+    return 4 * matrix.size / fastest(lambda: vector @ matrix)
 
 
 def arithmetic() -> float:
     """How many floating-point operations a large product of float32 matrices does in a second: the best of a few."""
-    import numpy as np
-
     n = 2048
-    matrix = np.ones((n, n), np.float32)
+    matrix = ones(n, n)
     return 2 * n**3 / fastest(lambda: matrix @ matrix)
 
 
-def fastest(action: Callable[[], object], times: int = 5) -> float:
-    """The shortest of several durations, in seconds."""
+def ones(*shape: int) -> Any:
+    """An array of ones in float32, where the backend computes."""
+    import numpy as np
+
+    from numpy_gpt2.backend import array_to, choose_backend
+
+    return array_to(choose_backend(), np.ones(shape, np.float32))
+
+
+def fastest(product: Callable[[], Any], times: int = 5) -> float:
+    """The shortest time, in seconds, in which a product is there: on a GPU, one waits for it by asking for a number."""
     durations = []
     for _ in range(times):
         start = perf_counter()
-        action()
+        float(product().reshape(-1)[0])
         durations.append(perf_counter() - start)
     return min(durations)
 

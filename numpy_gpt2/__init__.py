@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from .gpt2 import GPT2, init, load, save
     from .model import Past
     from .params import HParams
+    from .recorder import Trace, trace
     from .tokenizer import Tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["GPT2", "Generation", "HParams", "Past", "Tokenizer", "__version__", "init", "load", "save"]
+__all__ = [
+    "GPT2",
+    "Generation",
+    "HParams",
+    "Past",
+    "Tokenizer",
+    "Trace",
+    "__version__",
+    "init",
+    "load",
+    "save",
+    "trace",
+]
 
 # Imported on first use, so that `python -m numpy_gpt2.MODULE` finds no module imported already.
 _HOME = {
@@ -31,6 +44,8 @@ _HOME = {
     "Past": "model",
     "HParams": "params",
     "Tokenizer": "tokenizer",
+    "Trace": "recorder",
+    "trace": "recorder",
 }
 
 

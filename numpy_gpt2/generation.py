@@ -168,7 +168,7 @@ def read_prompts(prompts: Sequence[Sequence[int]], params: Params, n_head: int, 
     past = Past(params, n_head, len(ids), room)
     x = read(ids, params, n_head, past)
     past.lengths[:] = lengths
-    last = x[np.arange(len(ids)), lengths - 1]
+    last = x[np.arange(len(ids), like=x), np.asarray(lengths - 1, like=x)]
     return (past, last) if len(number) == len(prompts) else (past.select(which), last[which])
 
 

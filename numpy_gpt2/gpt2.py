@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import checkpoints, model, scoring
+from .backend import array_to, choose_backend, params_to, to_host
 from .configs import read_hparams
 from .download import download, expand, is_on_disk, model_folder, model_name
 from .generation import Row, TextStream, generate
@@ -49,6 +50,24 @@ class GPT2:
     def __repr__(self) -> str:
         return f"<GPT2 {self.name}: {count_params(self.params):,} parameters, {self.hparams}>"
 
+    def to(self, backend: str) -> GPT2:
+        """The model where a backend computes: `"numpy"` in main memory, `"cupy"` on a GPU. Itself, if it is there.
+
+        Raises:
+            ImportError: CuPy is not installed, or does not find a GPU.
+            ValueError: there is no such backend.
+        """
+        if choose_backend(backend) == self.backend:
+            return self
+        params = params_to(backend, self.params, self.hparams)
+        head = self.multiple_choice_head and Linear(*(array_to(backend, each) for each in self.multiple_choice_head))
+        return GPT2(self.hparams, params, self.tokenizer, self.name, head)
+
+    @property
+    def backend(self) -> str:
+        """Where it computes."""
+        return "numpy" if isinstance(self.params.wte, np.ndarray) else "cupy"
+
     def new_past(self, n_batch: int = 1) -> model.Past:
         """A past in which nothing has been read yet, to give to `logits`."""
         return model.Past(self.params, self.hparams.n_head, n_batch)
@@ -73,7 +92,7 @@ class GPT2:
             raise ValueError("this past was made for another model; new_past() makes one for this")
         batch, types = self._check(ids, past, token_type_ids)
         logits = model.logits(batch, self.params, self.hparams.n_head, past, types)
-        return logits if np.ndim(ids) == 2 else logits[0]
+        return to_host(logits if np.ndim(ids) == 2 else logits[0])
 
     def hidden_states(self, ids: Prompt | npt.ArrayLike, token_type_ids: npt.ArrayLike | None = None) -> list[Array]:
         """The vectors that run through the model: what enters each block, and last, normalised, what leaves them all.
@@ -88,7 +107,7 @@ class GPT2:
         """
         batch, types = self._check(ids, token_type_ids=token_type_ids)
         states = model.hidden_states(batch, self.params, self.hparams.n_head, token_type_ids=types)
-        return [x if np.ndim(ids) == 2 else x[0] for x in states]
+        return [to_host(x if np.ndim(ids) == 2 else x[0]) for x in states]
 
     def generate(
         self,
@@ -281,7 +300,8 @@ class GPT2:
         if self.multiple_choice_head is None:
             raise ValueError("this model has no multiple-choice head; a folder that GPT2DoubleHeadsModel saved has one")
         given = check_choices(self.hparams, ids, mc_token_ids, token_type_ids, labels, mc_labels)
-        return double_heads(given, self.params, self.multiple_choice_head, self.hparams.n_head)
+        said = double_heads(given, self.params, self.multiple_choice_head, self.hparams.n_head)
+        return said._replace(logits=to_host(said.logits), mc_logits=to_host(said.mc_logits))
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
@@ -316,6 +336,7 @@ def load(
     name_or_folder: str | os.PathLike[str],
     models_dir: str | os.PathLike[str] | None = None,
     dtype: npt.DTypeLike = np.float32,
+    backend: str | None = None,
 ) -> GPT2:
     """Loads a model. What is missing of one with a name is downloaded first, after a line that says how large it is.
 
@@ -326,14 +347,18 @@ def load(
         models_dir: the folder that the models with a name are in, each in one of its name; by default
             the environment's `NUMPY_GPT2_MODELS`, or else a folder in the user's cache.
         dtype: `"float32"`, or `"float64"` for twice the digits at half the speed.
+        backend: where it is to compute: `"numpy"`, or `"cupy"` for a GPU; by default the environment's
+            `NUMPY_GPT2_BACKEND`, or else NumPy.
 
     Raises:
         FileNotFoundError: there is no such folder, or one of its files is missing.
-        ImportError: it is a TensorFlow checkpoint, and TensorFlow is not installed.
+        ImportError: it is a TensorFlow checkpoint, and TensorFlow is not installed; or the backend is
+            cupy, and CuPy is not installed or does not find a GPU.
         OSError: it cannot be downloaded.
         ValueError: there is no model of that name, a file is damaged or does not fit the others, or the
             model is not a GPT-2.
     """
+    backend = choose_backend(backend)
     folder = model_folder(name_or_folder, models_dir)
     name = model_name(name_or_folder)
     if name and not is_on_disk(name, models_dir):
@@ -346,7 +371,7 @@ def load(
         )
     params = checkpoints.load_params(folder, hparams, tokenizer, dtype)
     head = checkpoints.load_multiple_choice_head(folder, hparams, dtype)
-    return GPT2(hparams, params, tokenizer, os.fspath(name_or_folder), head)
+    return GPT2(hparams, params, tokenizer, os.fspath(name_or_folder), head).to(backend)
 
 
 def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
@@ -360,17 +385,20 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
         OSError: the folder cannot be written.
         ValueError: it holds another model, or a vocabulary, that was not saved here.
     """
+    model = model.to("numpy")
     checkpoints.save(expand(folder), model.hparams, model.params, model.tokenizer, model.multiple_choice_head)
 
 
-def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> GPT2:
+def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32, backend: str | None = None) -> GPT2:
     """A model with random parameters, drawn as `init_params` says.
 
     With GPT-2's n_vocab of 50257 it has GPT-2's vocabulary, otherwise none: then it knows only ids.
 
     Raises:
-        ValueError: the hyper-parameters are not those of any model.
+        ImportError: the backend is cupy, and CuPy is not installed or does not find a GPU.
+        ValueError: the hyper-parameters are not those of any model, or there is no such backend.
     """
+    backend = choose_backend(backend)
     params = init_params(hparams, seed, dtype)
     tokenizer = Tokenizer.gpt2() if hparams.n_vocab == 50257 else None
-    return GPT2(hparams, params, tokenizer, name="random")
+    return GPT2(hparams, params, tokenizer, name="random").to(backend)

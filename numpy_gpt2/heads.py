@@ -72,7 +72,9 @@ def multiple_choice_head(x: Array, positions: Array, params: Linear) -> Array:
     >>> multiple_choice_head(x, np.array([[1, 0]]), Linear(w=np.array([[1.0], [0.5]]), b=np.array([0.0])))
     array([[5., 8.]])
     """
-    at = np.take_along_axis(x, positions[..., None, None], axis=-2)[..., 0, :]  # [n_batch, n_choices, n_embd]
+    at = np.take_along_axis(x, np.asarray(positions, like=x)[..., None, None], axis=-2)[
+        ..., 0, :
+    ]  # [n_batch, n_choices, n_embd]
     return linear(at, params)[..., 0]
 
 

@@ -186,7 +186,7 @@ def causal_mask(positions: Array, n_key: int) -> Array:
     array([[1, 1, 1, 0],
            [1, 1, 1, 1]])
     """
-    return np.arange(n_key) <= positions[..., None]
+    return np.arange(n_key, like=positions) <= positions[..., None]
 
 
 def split_heads(x: Array, n_head: int) -> Array:
@@ -247,7 +247,7 @@ def multi_head_attention(x: Array, params: Attention, n_head: int, past: KeyValu
     qkv = split_heads(linear(x, params.c_attn), 3 * n_head)  # [n_batch, 3 * n_head, n_seq, d_head]
     q, k, v = qkv[:, :n_head], qkv[:, n_head : 2 * n_head], qkv[:, 2 * n_head :]  # [n_batch, n_head, n_seq, d_head]
     if past is None:
-        mask = causal_mask(np.arange(x.shape[1]), n_key=x.shape[1])  # [n_seq, n_seq]
+        mask = causal_mask(np.arange(x.shape[1], like=x), n_key=x.shape[1])  # [n_seq, n_seq]
     else:
         k, v, mask = past.append(k, v)  # [n_batch, n_head, n_key, d_head] twice, [n_batch, 1, n_seq, n_key]
     a = causal_attention(q, k, v, mask)  # [n_batch, n_head, n_seq, d_head]

@@ -18,6 +18,7 @@ goes through `check_ids` and `check_fits` first.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -110,7 +111,7 @@ class Past:
     def layers(self, positions: Array) -> Iterator[LayerPast]:
         """The part of each block, for new tokens at these positions: views of `k` and `v`."""
         # As many keys as the longest text has; behind the end of a shorter one, the mask hides what is there.
-        mask = causal_mask(positions, n_key=int(positions.max()) + 1)[:, None]
+        mask = causal_mask(np.asarray(positions, like=self.k), n_key=int(positions.max()) + 1)[:, None]
         new = self._index(positions)
         for k, v in zip(self.k, self.v, strict=True):
             yield LayerPast(k, v, new, mask)
@@ -122,7 +123,8 @@ class Past:
             return slice(None), slice(None), slice(first[0], first[-1] + 1)
         n_batch, n_head = self.k.shape[1:3]
         # [n_batch, 1, 1], [n_head, 1] and [n_batch, 1, n_seq]: together, an index for each text, head and position.
-        return np.arange(n_batch)[:, None, None], np.arange(n_head)[:, None], positions[:, None]
+        texts, heads = np.arange(n_batch, like=self.k), np.arange(n_head, like=self.k)
+        return texts[:, None, None], heads[:, None], np.asarray(positions, like=self.k)[:, None]
 
     def row(self, i: int) -> Past:
         """The past of text i alone: a view, so that what is read with it is in the whole as well."""
@@ -173,7 +175,8 @@ def hidden_states(
     n_seq = ids.shape[-1]
     positions = np.arange(n_seq) if past is None else past.positions(n_seq)
     layer_pasts = itertools.repeat(None) if past is None else past.layers(positions)
-    x = embed(ids, params, positions, token_type_ids)
+    place = functools.partial(np.asarray, like=params.wte)  # to where the parameters are, if that is a GPU
+    x = embed(place(ids), params, place(positions), None if token_type_ids is None else place(token_type_ids))
     for block_params, layer_past in zip(params.h, layer_pasts, strict=False):
         yield x
         x = block(x, block_params, n_head, layer_past)

@@ -40,6 +40,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder that the models are in (default: NUMPY_GPT2_MODELS, or a folder in your cache)",
     )
+    group.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="where to compute: numpy, or cupy on a GPU (default: NUMPY_GPT2_BACKEND, or numpy)",
+    )
     group.add_argument("--threads", metavar="N", type=int, help="use N processor cores (default: all)")
 
 
@@ -67,12 +72,12 @@ def load_model(args: argparse.Namespace) -> GPT2:
     from .gpt2 import load
 
     if args.model is not None:
-        return load(args.model, args.models_dir)
+        return load(args.model, args.models_dir, backend=args.backend)
     if args.models_dir and not expand(args.models_dir).is_dir():
         raise FileNotFoundError(f"there is no folder {args.models_dir}, which --models-dir names")
     if is_on_disk("124M", args.models_dir):
-        return load("124M", args.models_dir)
-    return load(EMBEDDED)
+        return load("124M", args.models_dir, backend=args.backend)
+    return load(EMBEDDED, backend=args.backend)
 
 
 def announce(model: GPT2, args: argparse.Namespace) -> None:

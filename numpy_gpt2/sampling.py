@@ -28,9 +28,10 @@ def penalize_repetition(logits: Array, ids: Sequence[int], penalty: float) -> Ar
     >>> penalize_repetition(np.array([1.0, 2.0, -2.0, 3.0]), [1, 2, 2], 2.0)
     array([ 1.,  1., -4.,  3.])
     """
-    seen = logits[np.asarray(ids, int)]
+    index = np.asarray(ids, int, like=logits)
+    seen = logits[index]
     penalized = logits.copy()
-    penalized[np.asarray(ids, int)] = np.where(seen < 0, seen * penalty, seen / penalty)
+    penalized[index] = np.where(seen < 0, seen * penalty, seen / penalty)
     return penalized
 
 
@@ -54,7 +55,8 @@ def keep_top_k(logits: Array, k: int) -> Array:
     n_vocab = logits.shape[-1]
     if k >= n_vocab:
         return logits
-    kth = np.partition(logits, n_vocab - k, axis=-1)[..., n_vocab - k, None]
+    n_below = n_vocab - int(k)  # CuPy wants an int of Python's
+    kth = np.partition(logits, n_below, axis=-1)[..., n_below, None]
     return np.where(logits < kth, -math.inf, logits)
 
 
@@ -86,6 +88,22 @@ def draw(logits: Array, rng: np.random.Generator) -> int:
     return int(np.searchsorted(up_to, rng.random() * up_to[-1], side="right"))
 
 
+def adjust(logits: Array, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Array:
+    """The logits that a token is drawn with, after temperature, top-k and top-p in this order.
+
+    Source: `sample_sequence` in OpenAI's `src/sample.py`.
+
+    >>> softmax(adjust(np.log([0.1, 0.6, 0.3]), top_k=2)).round(3)
+    array([0.   , 0.667, 0.333])
+    """
+    logits = scale_by_temperature(logits, temperature)
+    if top_k:
+        logits = keep_top_k(logits, top_k)
+    if top_p < 1:
+        logits = keep_top_p(logits, top_p)
+    return logits
+
+
 def next_token(
     logits: Array,
     rng: np.random.Generator,
@@ -115,12 +133,7 @@ def next_token(
         logits = penalize_repetition(logits, ids, repetition_penalty)
     if temperature == 0:
         return int(np.argmax(logits))
-    logits = scale_by_temperature(logits, temperature)
-    if top_k:
-        logits = keep_top_k(logits, top_k)
-    if top_p < 1:
-        logits = keep_top_p(logits, top_p)
-    return draw(logits, rng)
+    return draw(adjust(logits, temperature, top_k, top_p), rng)
 
 
 def check_sampling(

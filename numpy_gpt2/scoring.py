@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .backend import to_host
 from .layers import log_softmax
 from .model import Past, output_head, read
 from .params import Array, Params
@@ -83,15 +84,15 @@ def join(pieces: Iterable[Scores]) -> Scores:
 
 
 def score_logits(logits: Array, labels: Array) -> Scores:
-    """The scores of these tokens by these logits; where a label is `IGNORED`, of no meaning.
+    """The scores of these tokens by these logits, as NumPy arrays; where a label is `IGNORED`, of no meaning.
 
     Shapes: logits `[..., n_vocab]`, labels `[...]`.
     """
-    labels = np.where(labels == IGNORED, 0, labels)[..., None]
+    labels = np.asarray(np.where(labels == IGNORED, 0, labels)[..., None], like=logits)
     higher = logits > np.take_along_axis(logits, labels, axis=-1)
     return Scores(
-        log_probabilities=np.take_along_axis(log_softmax(logits), labels, axis=-1)[..., 0],
-        ranks=1 + np.count_nonzero(higher, axis=-1),
+        log_probabilities=to_host(np.take_along_axis(log_softmax(logits), labels, axis=-1)[..., 0]),
+        ranks=to_host(1 + np.count_nonzero(higher, axis=-1)),
     )
 
 
