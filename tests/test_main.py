@@ -686,7 +686,9 @@ COMMANDS = re.findall(r"^    (.*python -m numpy_gpt2.*)$", README.read_text(enco
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README is written for a POSIX shell")
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not re.search("pip|download|124M|Turing|distilgpt2", c)])
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if not re.search("pip|download|124M|Turing|distilgpt2|cupy", c)]
+)
 def test_commands_of_the_readme(command: str, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("The king\nA fox\n")
     (tmp_path / "story.txt").write_text("Once upon a time there was a king.\n")
