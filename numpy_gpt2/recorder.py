@@ -263,7 +263,6 @@ class Recorder:
         arrays = [taken for recording in self.recordings for taken in recording.take()]
         others = {name: record.name for each in self.recordings for name, record in each.others.items()}
         trace.fill(arrays, others)
-        self.recordings = []
         self.past = self.lengths = self.returned = self.returned_record = None
 
 

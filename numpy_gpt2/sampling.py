@@ -55,8 +55,7 @@ def keep_top_k(logits: Array, k: int) -> Array:
     n_vocab = logits.shape[-1]
     if k >= n_vocab:
         return logits
-    n_below = n_vocab - int(k)  # CuPy wants an int of Python's
-    kth = np.partition(logits, n_below, axis=-1)[..., n_below, None]
+    kth = np.partition(logits, n_vocab - k, axis=-1)[..., n_vocab - k, None]
     return np.where(logits < kth, -math.inf, logits)
 
 

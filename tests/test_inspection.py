@@ -62,6 +62,14 @@ def test_pieces_show_every_character(text: str) -> None:
     assert bool(shown) == bool(text)
 
 
+def test_a_token_that_two_merges_make() -> None:
+    """The one that comes first has made it."""
+    merges = ["a b", "ab c", "b c", "a bc"]
+    tokens = [*BYTE_TO_CHARACTER.values(), "ab", "abc", "bc", "<|endoftext|>"]
+    tokenizer = Tokenizer({token: id for id, token in enumerate(tokens)}, merges)
+    assert [(token.piece, token.merges) for token in inspection.tokens(tokenizer, "abc")] == [("abc", ["a b", "ab c"])]
+
+
 def test_the_special_token_has_no_merges() -> None:
     """As text it is thirteen characters."""
     found = inspection.tokens(Tokenizer.gpt2(), "<|endoftext|>")

@@ -194,6 +194,12 @@ def test_passes_that_do_not_go_on_with_the_last_one_begin_anew() -> None:
         gpt2.logits([7, 8], a)
         gpt2.logits([9], b)
     assert (t["h0"].shape, t["positions"].tolist()) == ((1, 1, 10), [[3]])
+    with numpy_gpt2.trace(["h0", "positions"]) as t:  # which is as long as the first one has become
+        gpt2.logits([1], a)
+        b.lengths[:] = a.lengths
+        gpt2.logits([9], b)
+    assert (t["h0"].shape, t["positions"].tolist()) == ((1, 1, 10), [[6]])
+    b.lengths[:] = 4
     with numpy_gpt2.trace(["h0", "positions"]) as t:  # one that was rewound
         gpt2.logits([7, 8], b)
         b.lengths[:] = 3
@@ -283,6 +289,19 @@ def test_what_is_changed_in_place_or_deleted(monkeypatch: pytest.MonkeyPatch) ->
         gpt2.logits(random_ids(HPARAMS, 1, 5))
     assert (t["h1/mlp/hidden"][..., 3] == 0).all()
     assert (t["h1/mlp/hidden"] != 0).any()
+
+
+def test_a_function_that_returns_a_part_of_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mlp(x: Array, params: Any) -> Array:
+        twice = np.concatenate([layers.linear(layers.linear(x, params.c_fc), params.c_proj)] * 2)
+        return twice[: len(x)]
+
+    monkeypatch.setattr(layers, "mlp", mlp)
+    gpt2 = random_model(HPARAMS)
+    with numpy_gpt2.trace("h1/mlp*") as t:
+        gpt2.logits(random_ids(HPARAMS, 3, 5))
+    assert t["h1/mlp/twice"].shape == (6, 5, 10)
+    assert (t["h1/mlp"] == t["h1/mlp/twice"][:3]).all()
 
 
 def test_a_function_in_a_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,12 +487,14 @@ def test_nothing_is_left_after_the_block() -> None:
     gc.collect()
     assert gone() is None  # but the trace is still here
     array = weakref.ref(t["h0/ln_1"])
-    half_way = model.hidden_states(ids, random_model(HPARAMS).params, HPARAMS.n_head)
-    with numpy_gpt2.trace() as other:
+    other_gpt2 = random_model(HPARAMS)
+    half_way = model.hidden_states(ids, other_gpt2.params, HPARAMS.n_head)
+    with numpy_gpt2.trace("h0") as other:
         next(half_way)
         next(half_way)
-    arrays = [weakref.ref(each) for each in other.values()]
-    del other
+        logits = other_gpt2.logits(ids)
+    arrays = [weakref.ref(each) for each in (*other.values(), logits)]
+    del other, logits
     gc.collect()
     assert all(each() is None for each in arrays)  # and a generator that waits keeps nothing
     assert array() is not None
