@@ -39,7 +39,7 @@ def parser() -> ArgumentParser:
     )
     subcommands = parser.add_subparsers(metavar="SUBCOMMAND", required=True)
 
-    def add(name: str, show: Callable[[argparse.Namespace], None], help: str, text: bool = True) -> ArgumentParser:
+    def add(name: str, show: Callable[..., None], help: str, text: bool = True) -> ArgumentParser:
         added: ArgumentParser = subcommands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
         added.set_defaults(show=show)
         if text:
@@ -112,15 +112,14 @@ def pictures(args: argparse.Namespace) -> Any:
     return pictures
 
 
-def choose(name: str, i: int, n: int) -> int:
-    """The number of a block or head.
+def check_number(name: str, i: int, n: int) -> None:
+    """Checks the number of a block or head.
 
     Raises:
         ValueError: there is none with this number.
     """
     if not 0 <= i < n:
         raise ValueError(f"--{name} must be 0 to {n - 1} for this model, not {i}")
-    return i
 
 
 def labels_of(model: GPT2, ids: Array) -> list[str]:
@@ -130,10 +129,11 @@ def labels_of(model: GPT2, ids: Array) -> list[str]:
     return token_labels(model.tokenizer, ids)
 
 
-def show_params(args: argparse.Namespace) -> None:
+# The subcommands. Each gets its options, the model, and the module that draws, or None if no picture is wanted.
+
+
+def show_params(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """Every parameter."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import parameter_statistics
 
     table = parameter_statistics(model.params)
@@ -146,10 +146,8 @@ def show_params(args: argparse.Namespace) -> None:
         draw.save_figure(draw.params_figure(table, model.name), args.output)
 
 
-def show_tokens(args: argparse.Namespace) -> None:
+def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """How a text splits."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import tokens
     from .prompts import require
 
@@ -166,10 +164,8 @@ def show_tokens(args: argparse.Namespace) -> None:
         draw.save_figure(figure, args.output)
 
 
-def show_next(args: argparse.Namespace) -> None:
+def show_next(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """The most likely next tokens."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import next_tokens, token_labels
     from .sampling import check_whole_number
 
@@ -192,16 +188,14 @@ def show_next(args: argparse.Namespace) -> None:
         draw.save_figure(draw.next_figure(chances, labels, name, drawn_with), args.output)
 
 
-def show_attention(args: argparse.Namespace) -> None:
+def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """Who looks at whom: in one head, in one block, or in all."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import attention_weights, read_ids
 
     if args.layer is not None:
-        choose("layer", args.layer, model.hparams.n_layer)
+        check_number("layer", args.layer, model.hparams.n_layer)
     if args.head is not None:
-        choose("head", args.head, model.hparams.n_head)
+        check_number("head", args.head, model.hparams.n_head)
         if args.layer is None:
             raise ValueError("--head counts the heads of one block: say which with --layer")
     ids = read_ids(model, text_of(args))
@@ -255,10 +249,8 @@ def print_habits(layers: dict[int, Array]) -> None:
     print_table(("block", "head", "first", "itself", "before", "distance"), rows)
 
 
-def show_lens(args: argparse.Namespace) -> None:
+def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """What each layer would predict."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import logit_lens, read_ids
 
     ids = read_ids(model, text_of(args))
@@ -274,10 +266,8 @@ def show_lens(args: argparse.Namespace) -> None:
         draw.save_figure(figure, args.output)
 
 
-def show_positions(args: argparse.Namespace) -> None:
+def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """The position embeddings."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import parameter, position_similarity
 
     similarity = position_similarity(model.params)
@@ -296,10 +286,8 @@ def show_positions(args: argparse.Namespace) -> None:
         draw.save_figure(draw.positions_figure(parameter(model.params, "wpe"), similarity, model.name), args.output)
 
 
-def show_weights(args: argparse.Namespace) -> None:
+def show_weights(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """A parameter."""
-    draw = pictures(args)
-    model = load_model(args)
     import numpy as np
 
     from .inspection import parameter
@@ -318,10 +306,8 @@ def show_weights(args: argparse.Namespace) -> None:
         draw.save_figure(draw.weights_figure(array, f"{args.name} of {model.name}"), args.output)
 
 
-def show_trace(args: argparse.Namespace) -> None:
+def show_trace(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """What the recorder records."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import read_ids, stream_sizes
     from .recorder import trace
 
@@ -341,14 +327,13 @@ def show_trace(args: argparse.Namespace) -> None:
         draw.save_figure(draw.stream_figure(stream_sizes(model, ids[0]), name), args.output)
 
 
-def show_mask(args: argparse.Namespace) -> None:
+def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """The same head with the mask and without."""
-    draw = pictures(args)
-    model = load_model(args)
     from .inspection import attention_weights, read_ids, unmasked_weights
 
-    layer = choose("layer", args.layer, model.hparams.n_layer)
-    head = choose("head", args.head, model.hparams.n_head)
+    layer, head = args.layer, args.head
+    check_number("layer", layer, model.hparams.n_layer)
+    check_number("head", head, model.hparams.n_head)
     ids = read_ids(model, text_of(args))
     masked = attention_weights(model, ids[0], layer)[head]
     unmasked = unmasked_weights(model, ids[0], layer)[head]
@@ -381,7 +366,8 @@ def show(args: argparse.Namespace) -> None:
     import numpy  # noqa: F401
 
     interrupts.raise_from_now_on()
-    args.show(args)
+    draw = pictures(args)
+    args.show(args, load_model(args), draw)
 
 
 def main() -> int:

@@ -252,12 +252,6 @@ class Recorder:
         """What a call belongs to that is not part of a pass, such as that of the output head after it."""
         return self.recordings[-1] if self.recordings else self.new_recording()
 
-    def copy(self, record: Record, value: Array, name: str, prefix: str) -> None:
-        """Copies the array, if it is wanted by this name."""
-        names = name, name.removeprefix(prefix)
-        if any(fnmatch.fnmatchcase(each, pattern) for each in names for pattern in self.patterns):
-            record.array = to_host(value.copy())
-
     def end(self, trace: Trace) -> None:
         """Puts the pieces together, and lets go of everything."""
         arrays = [taken for recording in self.recordings for taken in recording.take()]
@@ -383,7 +377,10 @@ class Call:
 
     def copy(self, record: Record, value: Array, name: str = "") -> None:
         """Copies the array, if it is wanted by the record's name, or this one."""
-        self.recorder.copy(record, value, name or record.name, self.belongs_to().prefix)
+        name = name or record.name
+        names = name, name.removeprefix(self.belongs_to().prefix)
+        if any(fnmatch.fnmatchcase(each, pattern) for each in names for pattern in self.recorder.patterns):
+            record.array = to_host(value.copy())
 
     def belongs_to(self) -> Recording:
         """The recording that this call is a part of."""
@@ -459,7 +456,7 @@ def join(pieces: list[Array], masked: float) -> Array:
         return np.stack(pieces, axis=-2)
     n = max(piece.shape[-1] for piece in pieces)
     n_queries = sum(piece.shape[-2] for piece in pieces)
-    joined = np.full((*pieces[0].shape[:-2], n_queries, n), masked, pieces[0].dtype, like=pieces[0])
+    joined = np.full((*pieces[0].shape[:-2], n_queries, n), masked, pieces[0].dtype)
     begin = 0
     for piece in pieces:
         joined[..., begin : begin + piece.shape[-2], : piece.shape[-1]] = piece

@@ -46,7 +46,7 @@ def run(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def table(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
     """The lines that a subcommand prints, in this process."""
     options = explore.parser().parse_args([*args, "--model", "tiny"])
-    options.show(options)
+    explore.show(options)
     return capsys.readouterr().out.splitlines()
 
 
