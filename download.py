@@ -1,8 +1,8 @@
-"""Fetches a released model: `python download.py 124M` does what `python -m numpy_gpt2.download 124M` does."""
+"""Fetches a released model: `python download.py 124M` does what `numpy-gpt2 download 124M` does."""
 
 import sys
 
-from numpy_gpt2.download import main
+from numpy_gpt2.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["download", *sys.argv[1:]]))

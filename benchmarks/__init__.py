@@ -1,1 +1,1 @@
-"""How fast the project is, beside what people would use instead: `python -m benchmarks --help`."""
+"""How fast the project is, compared with what people would use instead: `python -m benchmarks --help`."""

@@ -1,9 +1,9 @@
-"""The benchmark: `python -m benchmarks`. Prints tables as it goes, and writes all figures to a JSON file.
+"""The benchmark: `python -m benchmarks` prints tables as it goes and writes all figures to a JSON file.
 
-All programs have the same random weights and the same number of threads, each in a process of its own. In
-each round, each does each task once, in a random order, and the machine's own limits are measured first.
-Figures are medians over the rounds. Two things are done once only: the peak memory, and the tutorial's
-loop, which takes minutes. The tokenizers run in turn in one process.
+All programs get the same random weights and the same number of threads, and each runs in its own process. In each
+round, the limits of the machine are measured first. Then every program does every task once, in random order.
+Figures are medians over the rounds. The peak memory and the tutorial's loop, which takes minutes, are measured
+only once. The tokenizers take turns in one process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numpy_gpt2 import HParams
-from numpy_gpt2.backend import BACKENDS, VARIABLE, choose_backend
-from numpy_gpt2.configs import read_hparams
-from numpy_gpt2.files import write_atomically
-from numpy_gpt2.params import number_of_params
+from numpy_gpt2.machine.backend import BACKENDS, VARIABLE, choose_backend
+from numpy_gpt2.machine.files import write_atomically
+from numpy_gpt2.params import count_params
+from numpy_gpt2.weights.config import read_hparams
 
 from . import cold, tokenizers
 from .peers import NEEDS, PEERS
@@ -46,14 +46,14 @@ SIZES = {
     "1558M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
 }
 TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "tokenizer"]
-ON_GPU = ["tokens", "prompts", "batches", "load"]  # the others are about main memory and the processor
+ON_GPU = ["tokens", "prompts", "batches", "load"]  # the other tasks measure main memory and the processor
 OURS = "numpy_gpt2"
-PAUSE = 0.1  # seconds, in which the threads of the one before go to sleep
+PAUSE = 0.1  # seconds, for the threads of the previous program to go idle
 BETTER = "ours is better by"
 
 
 class Task(NamedTuple):
-    """Prompts to continue, and what of it is measured."""
+    """Prompts to continue, and what to measure."""
 
     name: str
     n_batch: int
@@ -61,7 +61,7 @@ class Task(NamedTuple):
     unit: str  # ms/token and tokens/s: from one token to the next; ms: from the prompt to the first token
 
     def seconds(self, moments: list[float]) -> float:
-        """What is measured, given the moments of the start and of each token."""
+        """The measured time, given the times of the start and of each token."""
         steps = [after - before for before, after in itertools.pairwise(moments)]
         return steps[0] if self.unit == "ms" else statistics.median(steps[1:])
 
@@ -70,17 +70,17 @@ class Task(NamedTuple):
         return self.n_batch / seconds if self.unit == "tokens/s" else 1000 * seconds
 
     def least_seconds(self, hparams: HParams, bandwidth: float, arithmetic: float) -> float:
-        """The time that the machine needs at least: to read all weights and the past once, or to calculate.
+        """The least time that the machine needs, either to read all weights and the past once or for the arithmetic.
 
         Args:
             hparams: the model.
-            bandwidth: bytes a second.
-            arithmetic: floating-point operations a second.
+            bandwidth: bytes per second.
+            arithmetic: floating-point operations per second.
         """
         n_vocab, n_ctx, n_embd, _, n_layer = hparams
-        n_new = self.n_prompt if self.unit == "ms" else 1  # tokens that are read, of each text
+        n_new = self.n_prompt if self.unit == "ms" else 1  # tokens of each text that are read
         n_past = self.n_prompt - n_new
-        of_blocks = number_of_params(hparams) - n_embd * (n_vocab + n_ctx)
+        of_blocks = count_params(hparams) - n_embd * (n_vocab + n_ctx)
         scores = sum(range(n_past + 1, n_past + n_new + 1))
         operations = 2 * (n_new * of_blocks + n_vocab * n_embd + 2 * n_layer * n_embd * scores)
         weights = of_blocks + n_vocab * n_embd
@@ -95,28 +95,43 @@ GROUPS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
+def parser(sizes: Mapping[str, HParams]) -> argparse.ArgumentParser:
+    """The options, given the shapes of models by name."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure numpy_gpt2 beside what people would use instead."
+        prog="python -m benchmarks", description="Compare numpy_gpt2 with the programs that people would use instead."
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     number: dict[str, Any] = {"type": positive, "metavar": "N"}
-    parser.add_argument("--sizes", nargs="+", default=["124M"], choices=SIZES, help="models' shapes (default: 124M)")
-    parser.add_argument("--threads", default=cores, help="of each program (default: all, %(default)s)", **number)
+    parser.add_argument(
+        "--sizes", nargs="+", default=["124M"], choices=sizes, help="shapes of the models (default: 124M)"
+    )
+    parser.add_argument(
+        "--threads", default=cores, help="threads of each program (default: all, %(default)s)", **number
+    )
     peers = [peer for peer in PEERS if peer != OURS]
-    parser.add_argument("--peers", nargs="*", default=peers, choices=peers, help="default: all that are installed")
     parser.add_argument(
-        "--tasks", nargs="+", default=TASKS, choices=TASKS, help="what is measured (default: all of it)"
+        "--peers",
+        nargs="*",
+        default=peers,
+        choices=peers,
+        help="programs to compare with (default: all that are installed)",
     )
     parser.add_argument(
-        "--backend", choices=BACKENDS, help="cupy: on a GPU, beside transformers on the same one (default: as for load)"
+        "--tasks", nargs="+", default=TASKS, choices=TASKS, help="what to measure (default: everything)"
     )
-    parser.add_argument("--rounds", default=5, help="figures are medians of so many (default: %(default)s)", **number)
-    parser.add_argument("--corpus", type=Path, help="a text file, of which the tokenizers read the first 4 MB")
-    parser.add_argument("--models", type=Path, help="a folder in which the random models stay for the next time")
     parser.add_argument(
-        "--json", type=Path, default=Path("benchmark.json"), help="the file for all figures (default: %(default)s)"
+        "--backend",
+        choices=BACKENDS,
+        help="cupy: on a GPU, with transformers on the same GPU (default: NUMPY_GPT2_BACKEND, or numpy)",
+    )
+    parser.add_argument("--rounds", default=5, help="figures are medians of N rounds (default: %(default)s)", **number)
+    parser.add_argument("--corpus", type=Path, help="a text file for the tokenizers, which read its first 4 MB")
+    parser.add_argument("--models", type=Path, help="a folder to keep the random models in for the next run")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("benchmark.json"),
+        help="the file to write all figures to (default: %(default)s)",
     )
     return parser
 
@@ -128,13 +143,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures what the options ask for; 0 if that was possible."""
-    args = parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, sizes: Mapping[str, HParams] = SIZES) -> int:
+    """Measures what the options ask for, and returns the exit status."""
+    args = parser(sizes).parse_args(arguments)
     try:
-        run(args)
+        run(args, sizes)
     except KeyboardInterrupt:
-        print(f"interrupted; what has been measured is in {args.json}", file=sys.stderr)
+        print(f"interrupted; the figures so far are in {args.json}", file=sys.stderr)
         return 130
     except (OSError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -142,28 +157,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures what the options ask for. What has been measured is in the file, even if the rest fails.
+def run(args: argparse.Namespace, sizes: Mapping[str, HParams]) -> None:
+    """Measures what the options ask for. The figures so far are in the file even if a later measurement fails.
 
     Raises:
-        ImportError: the backend does not work here.
+        ImportError: the backend does not work on this machine.
         OSError: a file cannot be read or written.
         RuntimeError: a program could not be measured.
     """
-    os.environ[VARIABLE] = choose_backend(args.backend)  # for the processes that are measured
+    os.environ[VARIABLE] = choose_backend(args.backend)  # for the measured processes
     if os.environ[VARIABLE] == "cupy":
         if dropped := [task for task in args.tasks if task not in ON_GPU]:
-            print(f"not about a GPU, and so not measured: {', '.join(dropped)}", file=sys.stderr)
+            print(f"not measured on a GPU: {', '.join(dropped)}", file=sys.stderr)
         args.tasks = [task for task in args.tasks if task in ON_GPU]
     texts = tokenizers.texts(args.corpus) if "tokenizer" in args.tasks else {}
     peers = [peer for peer in args.peers if all(map(importlib.util.find_spec, NEEDS[peer]))]
     if missing := {*args.peers} - {*peers}:
-        print(f"not installed, and so not measured: {', '.join(sorted(missing))}", file=sys.stderr)
+        print(f"not measured, since they are not installed: {', '.join(sorted(missing))}", file=sys.stderr)
     results: dict[str, Any] = {"machine": machine(args.threads), "rounds": args.rounds}
 
     @contextmanager
     def table(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Takes the rows of a table as they are measured, keeps them in the file, and prints all of them at the end."""
+        """Saves the rows of a table in the file as they are measured, and prints the table at the end."""
         rows = results[title] = {}
 
         def keep(more: dict[str, Any]) -> None:
@@ -179,9 +194,9 @@ def run(args: argparse.Namespace) -> None:
     print(" · ".join(f"{key} {value}" for key, value in results["machine"].items()) + "\n", flush=True)
     with folder_of_models(args.models) as folder:
         for size in args.sizes if {*args.tasks} - {"tokenizer"} else ():
-            make_model(folder / size, SIZES[size])
+            make_model(folder / size, sizes[size])
             with table(size) as keep:
-                for rows in measure_size(SIZES[size], folder / size, peers, args):
+                for rows in measure_size(sizes[size], folder / size, peers, args):
                     keep(rows)
     if texts:
         with table("tokenizer") as keep:
@@ -191,7 +206,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def machine(threads: int) -> dict[str, str]:
-    """What the figures were taken on."""
+    """The machine and the software that the figures are for."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     packages = ("numpy", "torch", "transformers", "tiktoken", "tokenizers")
     return {
@@ -207,7 +222,7 @@ def machine(threads: int) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The name of the processor, if the system reports it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -217,7 +232,7 @@ def processor() -> str:
 
 
 def gpu() -> str:
-    """The GPU's name."""
+    """The name of the GPU."""
     import cupy
 
     return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
@@ -225,7 +240,7 @@ def gpu() -> str:
 
 @contextmanager
 def folder_of_models(kept: Path | None) -> Iterator[Path]:
-    """The folder that the models are in, for good or for as long as this runs."""
+    """The folder for the models: the given one, or a temporary one."""
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept
@@ -235,10 +250,10 @@ def folder_of_models(kept: Path | None) -> Iterator[Path]:
 
 
 def make_model(folder: Path, hparams: HParams) -> None:
-    """Saves a random model, if it is not there yet; in another process, so that this one stays small.
+    """Saves a random model, unless it exists already. Another process does it, so that this one stays small.
 
     Raises:
-        RuntimeError: it cannot be saved, or there is a model of another shape.
+        RuntimeError: the model cannot be saved, or the folder holds a model of another shape.
     """
     if (folder / "model.safetensors").exists():
         if read_hparams(folder) != hparams:
@@ -249,7 +264,7 @@ def make_model(folder: Path, hparams: HParams) -> None:
     process.start()
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"no model could be saved in {folder}")
+        raise RuntimeError(f"the model could not be saved in {folder}")
 
 
 def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -259,7 +274,7 @@ def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse
         yield measure_tasks(hparams, model, [OURS, *peers], tasks, args)
     names = [OURS, *(peer for peer in peers if peer != "tutorial")]
     if "memory" in args.tasks and not Path("/proc/self/status").exists():
-        print("only Linux tells the peak memory of a process: not measured", file=sys.stderr)
+        print("peak memory not measured: only Linux reports it", file=sys.stderr)
     elif "memory" in args.tasks:
         peaks = {name: [memory(name, model, args.threads)] for name in names}
         yield {"peak memory, with a prompt of 1000": compare("MB", peaks)}
@@ -269,13 +284,13 @@ def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse
     if "cold" in args.tasks:
         commands = cold.commands(model)
         for name in names:
-            cold.first_token(name, commands[name], args.threads)  # brings everything into memory
+            cold.first_token(name, commands[name], args.threads)  # brings all files into memory
         seconds = in_turn(names, args.rounds, lambda name: cold.first_token(name, commands[name], args.threads)[0])
         yield {"cold start, to the first token": compare("s", seconds)}
 
 
 def in_turn(names: list[str], rounds: int, measure: Callable[[str], float]) -> dict[str, list[float]]:
-    """What is measured of each program in each round, in which they take turns in a random order."""
+    """The measurements of each program, one per round. In each round, the programs take turns in random order."""
     rng = random.Random(0)
     values: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -287,7 +302,7 @@ def in_turn(names: list[str], rounds: int, measure: Callable[[str], float]) -> d
 def measure_tasks(
     hparams: HParams, model: Path, names: list[str], tasks: list[Task], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """The figures of tasks, and which share of its time ours would need on the machine's limit."""
+    """The figures of the tasks, and the share of this package's time that the limits of the machine account for."""
     rng = random.Random(0)
     seconds: dict[str, dict[str, list[float]]] = {task.name: {name: [] for name in names} for task in tasks}
     bandwidth: list[float] = []
@@ -295,7 +310,7 @@ def measure_tasks(
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, model, args.threads)) for name in [*names, "limits"]}
         for name in names:
-            workers[name].ask("generate", [[0] * 16], 3)  # the first pass brings the weights in
+            workers[name].ask("generate", [[0] * 16], 3)  # the first pass brings the weights into memory
         for turn in range(args.rounds):
             bandwidth.append(workers["limits"].ask("bandwidth"))
             arithmetic.append(workers["limits"].ask("arithmetic"))
@@ -321,22 +336,22 @@ def measure_tasks(
 
 
 def memory(name: str, model: Path, threads: int) -> float:
-    """The peak of a process that reads 1000 tokens and adds 24, in MB."""
+    """The peak memory, in MB, of a process that reads 1000 tokens and adds 24."""
     with Worker(name, model, threads) as worker:
         worker.ask("generate", [list(range(1000))], 24)
         return worker.ask("peak_memory") / 1e6
 
 
 def loading(name: str, model: Path, threads: int) -> float:
-    """Seconds that loading a model takes, without the import of the libraries."""
+    """The time in seconds to load a model, without importing the libraries."""
     with Worker(name, model, threads) as worker:
         return worker.ask("load")
 
 
 def measure_tokenizers(title: str, text: str, rounds: int) -> dict[str, Any]:
-    """The figures of the tokenizers that are installed, for one text."""
+    """The figures of the installed tokenizers for one text."""
     names = [name for name in tokenizers.PEERS if name in (OURS, "published") or importlib.util.find_spec(name)]
-    per_second = (len(text.encode()) / 1e6).__truediv__  # megabytes by seconds
+    per_second = (len(text.encode()) / 1e6).__truediv__  # megabytes divided by seconds
     measured = tokenizers.measure(text, rounds, names)
     return {f"{title}, {state}": compare("MB/s", seconds, per_second) for state, seconds in measured.items()}
 
@@ -344,12 +359,12 @@ def measure_tokenizers(title: str, text: str, rounds: int) -> dict[str, Any]:
 def compare(
     unit: str, values: dict[str, list[float]], figure: Callable[[float], float] = lambda value: value
 ) -> dict[str, Any]:
-    """A row of a table: the figure of each program, and how many times better ours is than the others'.
+    """A row of a table: the figure of each program, and by which factor numpy_gpt2 is better than it.
 
     Args:
         unit: of the figures.
-        values: what was measured of each program in each round, less being better: seconds or bytes.
-        figure: makes a figure of a value.
+        values: the measurements of each program, one per round, where less is better: seconds or bytes.
+        figure: turns a measurement into a figure.
     """
     row: dict[str, Any] = {"unit": unit}
     for name, of_one in values.items():
@@ -361,12 +376,12 @@ def compare(
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """The median and the spread of some rounds."""
+    """The median and the range of the rounds."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def print_table(title: str, rows: dict[str, Any]) -> None:
-    """A table in Markdown: a row for each figure, a column for each program; above it, the machine's limits."""
+    """Prints a table in Markdown with a column for each program, below the limits of the machine."""
     print(f"### {title}\n")
     for name, row in rows.items():
         if "limit" in row:
@@ -380,7 +395,7 @@ def print_table(title: str, rows: dict[str, Any]) -> None:
 
 
 def show(cell: dict[str, float] | float | None) -> str:
-    """A share, or a median with its spread and, for a peer, how many times better ours is."""
+    """A share, or a median with its range and, for a peer, the factor by which numpy_gpt2 is better."""
     if cell is None:
         return ""
     if not isinstance(cell, dict):

@@ -1,4 +1,4 @@
-"""Cold start: from the start of a process to its first token, with the weights in the page cache."""
+"""Cold start: the time from the start of a process to its first token, with the weights in the page cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .worker import environment
 
 PROMPT = "Once upon a time"
 
-# What a user of transformers would write.
+# What a user of transformers would write
 TRANSFORMERS = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,7 +25,7 @@ print(tokenizer.decode(ids[0, inputs.input_ids.shape[1]:]), flush=True)
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What is run for each program; both print one token, and the end of a line."""
+    """The command of each program. Both print one token and a line end."""
     ours = ["-m", "numpy_gpt2", PROMPT, "--model", str(folder), "--greedy", "--max-new-tokens", "1"]
     return {
         "numpy_gpt2": [sys.executable, *ours],
@@ -34,13 +34,13 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def first_token(name: str, command: list[str], threads: int) -> tuple[float, str]:
-    """Seconds until a command writes its first byte, and all that it writes.
+    """The seconds until a command writes its first byte, and its whole output.
 
     Raises:
-        RuntimeError: it writes nothing.
+        RuntimeError: the command writes nothing.
     """
     its_environment = environment(threads)
-    its_environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    its_environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages come with bytecode
     start = perf_counter()
     with subprocess.Popen(
         command, env=its_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0

@@ -1,6 +1,6 @@
 """Where the time goes, function by function: `python -m benchmarks.functions`.
 
-The profiler counts NumPy's operators and elementwise functions to the function of ours that they stand in.
+The time of NumPy's operators and elementwise functions counts for the function of this package that uses them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ TASKS: dict[str, tuple[int, int, int]] = {  # prompts, their length, new tokens
 
 
 def own_times(action: Callable[[], object]) -> dict[str, tuple[float, int]]:
-    """The seconds spent in each function itself, and how often it was called, the longest first."""
+    """For each function, the seconds spent in it alone and the number of calls; the slowest first."""
     profile = cProfile.Profile()
     profile.runcall(action)
     found: dict[str, tuple[float, int]] = {}
     for (file, _, name), (_, calls, seconds, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        ours = Path(file).is_relative_to(PACKAGE)
-        label = f"{Path(file).stem}.{name}" if ours else f"elsewhere: {name}"
+        label = f"elsewhere: {name}"
+        if Path(file).is_relative_to(PACKAGE):
+            label = ".".join([*Path(file).relative_to(PACKAGE).with_suffix("").parts, name])
         seconds_before, calls_before = found.get(label, (0.0, 0))
         found[label] = seconds_before + seconds, calls_before + calls
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))

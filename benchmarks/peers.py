@@ -1,7 +1,7 @@
-"""What is compared: three programs that continue prompts with the same weights, and say when each token came.
+"""The programs that are compared: each continues prompts with the same weights, and says when each token was ready.
 
-Each function imports what its program needs, and returns a function that loads a model from a folder, which
-returns one that continues prompts.
+Each function imports what its program needs, and returns a function that loads a model from a folder. That
+function in turn returns one that continues prompts.
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from numpy_gpt2.backend import VARIABLE
+from numpy_gpt2.machine.backend import VARIABLE
 
-# Continues prompts of equal lengths by n tokens, the likeliest each time. Returns the moments of the start and of each
-# token, and the new tokens of each prompt, by which one can see that all programs do the same.
+# Continues prompts of equal length by n tokens, choosing the likeliest each time. Returns the times of the start and of
+# each token, and the new tokens of each prompt, which show that all programs compute the same.
 Generate: TypeAlias = Callable[[list[list[int]], int], tuple[list[float], list[list[int]]]]
 Load: TypeAlias = Callable[[Path], Generate]
 
 
 def numpy_gpt2() -> Load:
-    """Ours: what `GPT2.generate` does, from ids to ids."""
+    """The project itself: what `GPT2.generate` does, from ids to ids."""
     from numpy_gpt2 import gpt2
-    from numpy_gpt2.generation import generate as continue_rows
-    from numpy_gpt2.prompts import Options, start_rows
+    from numpy_gpt2.decoding.options import Options, check_options
+    from numpy_gpt2.decoding.prompts import start_rows
+    from numpy_gpt2.generation import generate_batch
 
     def load(folder: Path) -> Generate:
         model = gpt2.load(folder)
 
         def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
             moments = [perf_counter()]
-            rows = start_rows(prompts, 1, Options(n, temperature=0), model.hparams, None, with_log_probabilities=False)
-            for _ in continue_rows(rows, model.params, model.hparams.n_head):
+            options = check_options(Options(max_new_tokens=n, sampling={"temperature": 0}))
+            rows = start_rows(prompts, 1, options, model.hparams, None, with_log_probabilities=False)
+            for _ in generate_batch(rows, model.params, model.hparams.n_head):
                 moments.append(perf_counter())
             return moments, [row.ids for row in rows]
 
@@ -45,11 +47,11 @@ def numpy_gpt2() -> Load:
 
 
 def transformers() -> Load:
-    """Hugging Face's library on PyTorch: not compiled, in float32, with its key/value cache and its own defaults."""
+    """Hugging Face's library on PyTorch, in float32, with its key/value cache and default settings, not compiled."""
     import torch
     import transformers
     from transformers.generation.streamers import BaseStreamer
-    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel  # here, so that loading is without its import
+    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel  # here, so that it does not count as loading
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -57,7 +59,7 @@ def transformers() -> Load:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
 
     class Clock(BaseStreamer):  # type: ignore[misc]
-        """Is told the prompts, and then each token."""
+        """Receives the prompts and then each token, and notes the time."""
 
         def __init__(self) -> None:
             self.moments: list[float] = []
@@ -70,7 +72,7 @@ def transformers() -> Load:
 
     def load(folder: Path) -> Generate:
         model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-        model.generation_config.eos_token_id = None  # never ends early
+        model.generation_config.eos_token_id = None  # so that no text ends early
         model.generation_config.pad_token_id = 0
 
         def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
@@ -87,7 +89,7 @@ def transformers() -> Load:
 
 
 def tutorial() -> Load:
-    """The loop that tutorials teach: plain NumPy, one text at a time, and all of it again for each token."""
+    """The loop that tutorials teach: plain NumPy, one text at a time, read from its beginning for each new token."""
     import numpy_gpt2
 
     def gelu(x: Any) -> Any:
@@ -139,4 +141,4 @@ PEERS: dict[str, Callable[[], Load]] = {
     "transformers": transformers,
     "tutorial": tutorial,
 }
-NEEDS = {"numpy_gpt2": (), "transformers": ("torch", "transformers"), "tutorial": ()}  # packages
+NEEDS = {"numpy_gpt2": (), "transformers": ("torch", "transformers"), "tutorial": ()}  # packages to be installed

@@ -1,4 +1,4 @@
-"""The tokenizer, in megabytes of text a second, beside what people use and OpenAI's published algorithm."""
+"""The speed of the tokenizer in megabytes per second, compared with other libraries and OpenAI's published code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATA = SOURCES / "data" / "gpt2"
 
 
 def numpy_gpt2() -> Encode:
-    """Ours."""
+    """The project itself."""
     return Tokenizer.gpt2().encode
 
 
@@ -40,7 +40,7 @@ def tokenizers() -> Encode:
 
 
 def published() -> Encode:
-    """The algorithm of OpenAI's `src/encoder.py`: all pairs of a word are looked at again after each merge."""
+    """The algorithm of OpenAI's `src/encoder.py`, which examines all pairs of a word again after each merge."""
     ours = Tokenizer.gpt2()
     rank = {tuple(pair.split(" ")): i for pair, i in ours.ranks.items()}
     never = len(rank)
@@ -85,15 +85,15 @@ PEERS: dict[str, Callable[[], Encode]] = {
 
 
 def texts(corpus: Path | None) -> dict[str, str]:
-    """What is tokenized: 4 MB of a corpus, if there is one; source code; words of several scripts; words without end.
+    """The texts to tokenize: 4 MB of a corpus, if there is one; source code; several scripts; very long words.
 
     Raises:
         OSError: the corpus cannot be read.
-        RuntimeError: there is no text in it.
+        RuntimeError: the corpus is empty.
     """
     found = {} if corpus is None else {"natural text": corpus.read_bytes()[:4_000_000].decode("utf-8", "ignore")}
     if not all(found.values()):
-        raise RuntimeError(f"there is no text in {corpus}")
+        raise RuntimeError(f"{corpus} contains no text")
     found["source code"] = "".join(file.read_text("utf-8") for file in sorted(SOURCES.rglob("*.py")))
     found["several scripts"] = several_scripts()
     for n in 10_000, 100_000:
@@ -103,7 +103,7 @@ def texts(corpus: Path | None) -> dict[str, str]:
 
 
 def several_scripts(n_words: int = 60_000) -> str:
-    """A text of made-up words in ten scripts: seven of ten are one of 500 frequent words, the others unique."""
+    """Random words in ten scripts: 70% are drawn from 500 frequent words, the others are unique."""
     rng = random.Random(0)
     scripts = ["az", "àÿ", "αω", "ая", "את", "ءي", "अह", "ぁん", "가힣", "一鿿"]
 
@@ -116,9 +116,9 @@ def several_scripts(n_words: int = 60_000) -> str:
 
 
 def measure(text: str, rounds: int, names: list[str]) -> dict[str, dict[str, list[float]]]:
-    """Seconds that each takes: cold, the first time that it sees the text, and warm, the second time.
+    """The time of each tokenizer in seconds: cold, when it first sees the text, and warm, the second time.
 
-    Of the published algorithm, what would take minutes is left out: words without end.
+    The published algorithm is left out for very long words, which would take it minutes.
     """
     names = [name for name in names if name != "published" or " " in text or len(text) <= 10_000]
     seconds: dict[str, dict[str, list[float]]] = {state: {name: [] for name in names} for state in ("cold", "warm")}

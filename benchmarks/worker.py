@@ -1,4 +1,4 @@
-"""A process in which one program is measured: `python -m benchmarks.worker NAME FOLDER`, asked line by line in JSON."""
+"""A process that runs one program to be measured, `python -m benchmarks.worker NAME FOLDER`: JSON lines in and out."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from numpy_gpt2.model_options import THREADS
-
 ROOT = Path(__file__).parent.parent
+# How NumPy's and PyTorch's matrix libraries are told the number of threads, whichever library it is.
+THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a process that may use so many threads, and finds this package wherever it is started."""
+    """The environment of a process that uses this many threads and can import this package from any folder."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}
 
 
 class Worker:
-    """The other side's handle on such a process. Its model is loaded before it answers the first question.
+    """Starts such a process and talks to it. The process loads its model before it answers the first question.
 
     Args:
-        name: a peer of `peers.PEERS`, or `limits` for the machine itself.
+        name: a program of `peers.PEERS`, or `limits` for the machine itself.
         folder: the model.
-        threads: how many threads it may use.
+        threads: how many threads the process may use.
     """
 
     def __init__(self, name: str, folder: Path, threads: int) -> None:
@@ -53,10 +59,10 @@ class Worker:
             self._process.communicate()
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        """The answer to a question, which is the name of one of the `answers` below.
+        """The answer to a question: the name of one of the `answers` in `main`, with arguments.
 
         Raises:
-            RuntimeError: the process has ended, or could not answer.
+            RuntimeError: the process has ended, or the question caused an error.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -72,17 +78,20 @@ class Worker:
 
 
 def save_random(folder: Path, hparams: tuple[int, ...]) -> None:
-    """Saves a random model of this shape in a folder. Here, since a new process cannot import from a `__main__`."""
+    """Saves a random model of this shape in a folder.
+
+    It is defined here because a spawned process cannot import from a `__main__`.
+    """
     from numpy_gpt2 import HParams, init, save
 
     save(init(HParams(*hparams), backend="numpy"), folder)
 
 
 def peak_memory() -> float:
-    """The most physical memory that this process has used, the mapped weights included, in bytes.
+    """The peak physical memory of this process in bytes, including the memory-mapped weights.
 
     Raises:
-        OSError: the system does not tell; only Linux does, for a process without what it was started by.
+        OSError: the system does not report it. Linux does; elsewhere, the figure would include the parent process.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -91,30 +100,30 @@ def peak_memory() -> float:
 
 
 def bandwidth() -> float:
-    """How many bytes of a matrix one `vector @ matrix` gets through in a second: the best of a few."""
-    matrix = ones(4096, 12288)  # 200 MB: more than the caches of most processors hold
+    """How many bytes of a matrix `vector @ matrix` reads per second: the best of a few runs."""
+    matrix = ones(4096, 12288)  # 200 MB: larger than the caches of most processors
     vector = ones(4096)
     return 4 * matrix.size / fastest(lambda: vector @ matrix)
 
 
 def arithmetic() -> float:
-    """How many floating-point operations a large product of float32 matrices does in a second: the best of a few."""
+    """How many floating-point operations per second a large float32 product reaches: the best of a few runs."""
     n = 2048
     matrix = ones(n, n)
     return 2 * n**3 / fastest(lambda: matrix @ matrix)
 
 
 def ones(*shape: int) -> Any:
-    """An array of ones in float32, where the backend computes."""
+    """A float32 array of ones, on the chosen backend."""
     import numpy as np
 
-    from numpy_gpt2.backend import array_to, choose_backend
+    from numpy_gpt2.machine.backend import array_to, choose_backend
 
     return array_to(choose_backend(), np.ones(shape, np.float32))
 
 
 def fastest(product: Callable[[], Any], times: int = 5) -> float:
-    """The shortest time, in seconds, in which a product is there: on a GPU, one waits for it by asking for a number."""
+    """The shortest time of a product in seconds. Reading one number of the result makes a GPU finish first."""
     durations = []
     for _ in range(times):
         start = perf_counter()
@@ -124,10 +133,10 @@ def fastest(product: Callable[[], Any], times: int = 5) -> float:
 
 
 def main(name: str, folder: str) -> None:
-    """Answers questions until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    """Answers questions until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # so that what a library prints is not taken for an answer
 
     def reply(question: str, *arguments: Any) -> dict[str, Any]:
         try:

@@ -9,51 +9,26 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .generation import Generation
-    from .gpt2 import GPT2, init, load, save
-    from .model import Past
-    from .params import HParams
-    from .recorder import Trace, trace
-    from .tokenizer import Tokenizer
+import re
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = [
-    "GPT2",
-    "Generation",
-    "HParams",
-    "Past",
-    "Tokenizer",
-    "Trace",
-    "__version__",
-    "init",
-    "load",
-    "save",
-    "trace",
-]
 
-# Imported on first use, so that `python -m numpy_gpt2.MODULE` finds no module imported already.
-_HOME = {
-    "GPT2": "gpt2",
-    "init": "gpt2",
-    "load": "gpt2",
-    "save": "gpt2",
-    "Generation": "generation",
-    "Past": "model",
-    "HParams": "params",
-    "Tokenizer": "tokenizer",
-    "Trace": "recorder",
-    "trace": "recorder",
+# The stub beside this file lists what the package exports, for type checkers and for the lines below. A name is
+# imported when it is first used: a command can then prepare for Ctrl-C before NumPy is imported.
+_MODULES = {
+    name: module
+    for module, name in re.findall(r"from (\S+) import (\w+)", Path(__file__).with_suffix(".pyi").read_text())
 }
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULES})

@@ -1,15 +1,14 @@
 """The whole model as plain data: five numbers, and a tree of named arrays.
 
-Names are those of OpenAI's checkpoints: the variable `model/h0/attn/c_attn/w` is
-`params.h[0].attn.c_attn.w`. OpenAI does not spell them out; read `wte` as token embeddings, `wpe` as
-position embeddings, `h` as the blocks, `ln` as layer norm, `fc` as fully connected and `proj` as
-projection back to the width of the model.
+The names are those of OpenAI's checkpoints: the variable `model/h0/attn/c_attn/w` is
+`params.h[0].attn.c_attn.w`. OpenAI does not spell the names out. `wte` are the token embeddings, `wpe` the
+position embeddings, `h` the transformer blocks (h for hidden), `ln` a layer norm, `fc` fully connected, and
+`proj` a projection back to the width of the model.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,47 +18,46 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 
 
-# In brackets: the numbers of the model with 124 million parameters.
 class HParams(NamedTuple):
-    """The hyper-parameters, as in `hparams.json`."""
+    """The hyperparameters, as in `hparams.json`. In parentheses: the values of the 124M model."""
 
     n_vocab: int  # tokens in the vocabulary (50257)
-    n_ctx: int  # the context: the longest text that the model can read, in tokens (1024)
-    n_embd: int  # the width: how many numbers stand for a token inside the model (768)
-    n_head: int  # attention heads in a block (12), each d_head = n_embd / n_head numbers wide (64)
-    n_layer: int  # blocks, one on top of the other (12)
+    n_ctx: int  # size of the context: the most tokens that the model can see at once (1024)
+    n_embd: int  # width of the model: how many numbers represent a token inside it (768)
+    n_head: int  # attention heads per block (12), each d_head = n_embd / n_head wide (64)
+    n_layer: int  # blocks, stacked (12)
 
 
 class LayerNorm(NamedTuple):
-    """For `layers.layer_norm`."""
+    """Parameters of `layers.layer_norm`."""
 
     g: Array  # gain, [n_embd]
     b: Array  # bias, [n_embd]
 
 
 class Linear(NamedTuple):
-    """For `layers.linear`, from n_in to n_out numbers."""
+    """Parameters of `layers.linear`, a map from n_in to n_out numbers."""
 
     w: Array  # weight, [n_in, n_out]
     b: Array  # bias, [n_out]
 
 
 class Attention(NamedTuple):
-    """For `layers.multi_head_attention`."""
+    """Parameters of `layers.multi_head_attention`."""
 
-    c_attn: Linear  # n_embd -> 3 * n_embd: queries, keys and values of all heads, side by side
-    c_proj: Linear  # n_embd -> n_embd: mixes what the heads found
+    c_attn: Linear  # n_embd -> 3 * n_embd: the queries, keys and values of all heads, side by side
+    c_proj: Linear  # n_embd -> n_embd: mixes the results of the heads
 
 
 class MLP(NamedTuple):
-    """For `layers.mlp`."""
+    """Parameters of `layers.mlp`."""
 
     c_fc: Linear  # n_embd -> 4 * n_embd
     c_proj: Linear  # 4 * n_embd -> n_embd
 
 
 class Block(NamedTuple):
-    """For `layers.block`."""
+    """Parameters of `layers.block`."""
 
     ln_1: LayerNorm
     attn: Attention
@@ -68,19 +66,20 @@ class Block(NamedTuple):
 
 
 class Params(NamedTuple):
-    """For `model.logits`: the whole model."""
+    """Parameters of `model.logits`: the whole model."""
 
-    wte: Array  # token embeddings, [n_vocab, n_embd]; transposed, they are the output head as well
+    wte: Array  # token embeddings, [n_vocab, n_embd]; transposed, also the output head
     wpe: Array  # position embeddings, [n_ctx, n_embd]
     h: tuple[Block, ...]  # n_layer blocks
     ln_f: LayerNorm  # between the last block and the output head
 
 
 def build(hparams: HParams, make: Callable[[str, tuple[int, ...]], Array]) -> Params:
-    """Builds the parameter tree, asking `make(name, shape)` for one array after the other.
+    """Builds the parameter tree by asking `make(name, shape)` for one array after another.
 
-    Every name and shape is decided here. Reading a file and drawing random numbers both go through
-    here, and differ only in `make`. A name is the checkpoint's without `model/`: `h0/attn/c_attn/w`.
+    So every name and every shape is written down once, here. `make` decides where the arrays come from:
+    `init_params` draws them at random, `weights/` reads them from a file. A name is that of the checkpoint
+    without `model/`, such as `h0/attn/c_attn/w`.
     """
     n_embd = hparams.n_embd
 
@@ -113,23 +112,23 @@ def build(hparams: HParams, make: Callable[[str, tuple[int, ...]], Array]) -> Pa
 
 
 def shapes(hparams: HParams) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter under its name, in the order of `build`.
+    """The shape of each parameter by its name, in the order of `build`.
 
     >>> shapes(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))["h0/attn/c_attn/w"]
     (2, 6)
     """
-    found: dict[str, tuple[int, ...]] = {}
+    shape_of: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, shape: tuple[int, ...]) -> Array:
-        found[name] = shape
-        return np.empty(0)
+        shape_of[name] = shape
+        return np.empty(0)  # not used: only the shape is wanted
 
     build(hparams, note)
-    return found
+    return shape_of
 
 
 def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
-    """The arrays of a parameter tree under the names that `build` gives them.
+    """The arrays of a parameter tree, each with the name that `build` gives it.
 
     >>> small = init_params(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))
     >>> [(name, array.shape) for name, array in named_arrays(small)][:4]
@@ -149,37 +148,27 @@ def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
     return walk("", params)
 
 
-def count_params(params: Params) -> int:
-    """The number of parameters: 124,439,808 in the model called 124M."""
-    return sum(array.size for _, array in named_arrays(params))
+def count_params(hparams: HParams) -> int:
+    """The number of parameters of a model of this shape.
 
-
-def number_of_params(hparams: HParams) -> int:
-    """How many parameters a model of this shape has.
-
-    >>> number_of_params(HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12))
+    >>> count_params(HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12))
     124439808
     """
     sizes = {name: math.prod(shape) for name, shape in shapes(hparams._replace(n_layer=1)).items()}
-    of_a_block = sum(size for name, size in sizes.items() if name.startswith("h0/"))
-    return sum(sizes.values()) + (hparams.n_layer - 1) * of_a_block
+    per_block = sum(size for name, size in sizes.items() if name.startswith("h0/"))
+    return sum(sizes.values()) + (hparams.n_layer - 1) * per_block
 
 
 def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Params:
-    """Random parameters, to train or to experiment with. The same seed gives the same numbers.
+    """Random parameters, to train or to experiment with. The same seed gives the same parameters.
 
-    Weights are normally distributed around 0 with a standard deviation of 0.02 (position embeddings:
-    0.01), biases are 0, gains 1. In each block, the outputs of two linear maps, both named `c_proj`,
-    are added to the vectors that run through the model. So that the sum does not grow with the number
-    of blocks, the weights of these maps are divided by sqrt(N), where N = 2 * n_layer is their number.
+    Weights are drawn from a normal distribution with mean 0 and standard deviation 0.02 (position
+    embeddings: 0.01). Biases are 0, gains 1. Each block adds the outputs of two linear maps, both named
+    `c_proj`, to the residual stream. So that the stream does not grow with the number of blocks, the weights
+    of these maps are divided by sqrt(N), where N = 2 * n_layer is the number of these maps.
 
     Source: Radford et al. 2019, section 2.3; the initializers in OpenAI's `src/model.py`.
-
-    Raises:
-        ValueError: `check_hparams` refuses the hyper-parameters, or dtype is not float32 or float64.
     """
-    check_hparams(hparams)
-    dtype = float_dtype(dtype)
     rng = np.random.default_rng(seed)
 
     def make(name: str, shape: tuple[int, ...]) -> Array:
@@ -190,34 +179,7 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
         deviation = 0.01 if name == "wpe" else 0.02
         if name.endswith("c_proj/w"):
             deviation /= math.sqrt(2 * hparams.n_layer)
-        numbers = deviation * rng.standard_normal(shape, np.float32)  # the same ones for every dtype
-        return numbers.astype(dtype, copy=False)
+        weight = deviation * rng.standard_normal(shape, np.float32)  # in float32, so every dtype gets the same numbers
+        return weight.astype(dtype, copy=False)
 
     return build(hparams, make)
-
-
-def check_hparams(hparams: HParams) -> None:
-    """Checks that a model can be built with these hyper-parameters.
-
-    Raises:
-        ValueError: one is not a positive whole number, or n_head does not divide n_embd.
-    """
-    for name, value in hparams._asdict().items():
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    if hparams.n_embd % hparams.n_head:
-        raise ValueError(
-            f"n_embd must be a multiple of n_head, but {hparams.n_embd} is not a multiple of {hparams.n_head}"
-        )
-
-
-def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """The type that parameters are to have.
-
-    Raises:
-        ValueError: it is not float32 or float64.
-    """
-    for known in np.dtype(np.float32), np.dtype(np.float64):
-        if dtype is not None and dtype in (known, known.name):  # to NumPy, None means float64
-            return known
-    raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")

@@ -1,26 +1,28 @@
-"""From logits to the next token: scale them, rule out the unlikely, and draw.
+"""From logits to the next token: scale the logits, rule out unlikely tokens, and draw.
 
-The functions that change logits take those of the next token, `[..., n_vocab]`, and return new ones; a token
-that is ruled out has minus infinity, the logit of probability 0.
+Each step takes the logits of the next token, `[..., n_vocab]`, and returns new ones. A token that is ruled out
+gets minus infinity, the logit of probability 0. `OPTIONS` at the end lists the steps: what they are called,
+which values they accept, and in which order they are applied.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .layers import softmax
+from . import layers
 from .params import Array
 
 
 def penalize_repetition(logits: Array, ids: Sequence[int], penalty: float) -> Array:
     """Makes the tokens of a text less likely to come again: divides their logits by the penalty.
 
-    Negative logits are multiplied by it, which makes them smaller, too. A penalty below 1 makes
-    repetition more likely. However often a token is in the text, it counts once.
+    Negative logits are multiplied by the penalty, which also makes them smaller. A penalty below 1 makes
+    repetition more likely. A token counts once, however often it is in the text.
 
     Shapes: logits `[n_vocab]`.
     Source: Keskar et al. 2019, "CTRL", section 4.1 (there without the multiplication).
@@ -36,16 +38,20 @@ def penalize_repetition(logits: Array, ids: Sequence[int], penalty: float) -> Ar
 
 
 def scale_by_temperature(logits: Array, temperature: float) -> Array:
-    """Divides by the temperature: below 1 the likely gets likelier, above 1 all gets more alike.
+    """Divides by the temperature: below 1, likely tokens become likelier; above 1, all become more alike.
 
-    >>> softmax(scale_by_temperature(np.log([0.2, 0.8]), 0.5)).round(3)
+    As the temperature falls to 0, only the likeliest token is left (several, if they are tied).
+
+    >>> layers.softmax(scale_by_temperature(np.log([0.2, 0.8]), 0.5)).round(3)
     array([0.059, 0.941])
     """
+    if temperature == 0:
+        return np.where(logits < np.max(logits, axis=-1, keepdims=True), -math.inf, logits)
     return logits / temperature
 
 
 def keep_top_k(logits: Array, k: int) -> Array:
-    """Keeps the k tokens with the largest logits and any that are tied with the k-th, and rules out the rest.
+    """Keeps the k tokens with the largest logits, and any that are tied with the k-th.
 
     Source: Fan et al. 2018, "Hierarchical Neural Story Generation"; `top_k_logits` in OpenAI's `src/sample.py`.
 
@@ -60,9 +66,9 @@ def keep_top_k(logits: Array, k: int) -> Array:
 
 
 def keep_top_p(logits: Array, p: float) -> Array:
-    """Keeps the fewest tokens whose probabilities add up to p, the likeliest first, and rules out the rest.
+    """Keeps the fewest tokens whose probabilities add up to at least p, likeliest first.
 
-    Of equally likely ones, those with lower ids come first.
+    Of tied tokens, those with lower ids come first.
 
     Source: Holtzman et al. 2020, section 3.1 ("nucleus sampling").
 
@@ -70,12 +76,23 @@ def keep_top_p(logits: Array, p: float) -> Array:
     array([ -inf, -0.51, -1.2 ])
     """
     order = np.argsort(-logits, axis=-1, kind="stable")
-    probabilities = np.take_along_axis(softmax(logits.astype(np.float64)), order, axis=-1)
-    # What all likelier tokens have together: 0 for the first, which so always stays.
-    before = np.cumsum(probabilities, axis=-1) - probabilities
+    probabilities = np.take_along_axis(layers.softmax(logits.astype(np.float64)), order, axis=-1)
+    before = np.cumsum(probabilities, axis=-1) - probabilities  # of all likelier tokens: 0 for the first, which stays
     keep = np.empty_like(order, dtype=bool)
     np.put_along_axis(keep, order, before < p, axis=-1)
     return np.where(keep, logits, -math.inf)
+
+
+def keep_min_p(logits: Array, p: float) -> Array:
+    """Keeps the tokens that are at least p times as probable as the likeliest one.
+
+    Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs".
+
+    >>> keep_min_p(np.log([0.1, 0.6, 0.3]), 0.4).round(2)
+    array([ -inf, -0.51, -1.2 ])
+    """
+    probabilities = layers.softmax(logits)
+    return np.where(probabilities < p * np.max(probabilities, axis=-1, keepdims=True), -math.inf, logits)
 
 
 def draw(logits: Array, rng: np.random.Generator) -> int:
@@ -83,92 +100,133 @@ def draw(logits: Array, rng: np.random.Generator) -> int:
 
     Shapes: logits `[n_vocab]`.
     """
-    up_to = np.cumsum(softmax(logits.astype(np.float64)))
-    return int(np.searchsorted(up_to, rng.random() * up_to[-1], side="right"))
+    cumulative = np.cumsum(layers.softmax(logits.astype(np.float64)))
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
 
-def adjust(logits: Array, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Array:
-    """The logits that a token is drawn with, after temperature, top-k and top-p in this order.
+def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
+    """The logits with which a token is drawn: applies the options, in the order of `OPTIONS`.
+
+    That is repetition penalty, temperature, top-k, top-p, min-p.
+
+    Args:
+        logits: `[n_vocab]`.
+        ids: the text so far, for the repetition penalty.
+        options: values by name; one that is not given is off.
 
     Source: `sample_sequence` in OpenAI's `src/sample.py`.
 
-    >>> softmax(adjust(np.log([0.1, 0.6, 0.3]), top_k=2)).round(3)
+    >>> layers.softmax(adjust(np.log([0.1, 0.6, 0.3]), top_k=2)).round(3)
     array([0.   , 0.667, 0.333])
     """
-    logits = scale_by_temperature(logits, temperature)
-    if top_k:
-        logits = keep_top_k(logits, top_k)
-    if top_p < 1:
-        logits = keep_top_p(logits, top_p)
+    for option in OPTIONS:
+        value = options.get(option.name, option.off)
+        if value != option.off:
+            logits = option.apply(logits, value, ids)
+        if option.name == "temperature" and value == 0:
+            break  # only the likeliest token is left
     return logits
 
 
-def next_token(
-    logits: Array,
-    rng: np.random.Generator,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.0,
-    ids: Sequence[int] = (),
-) -> int:
-    """Chooses the next token: the likeliest at temperature 0, otherwise one drawn from those that remain.
+def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (), **options: float) -> int:
+    """Chooses the next token: the likeliest at temperature 0, otherwise one that is drawn.
 
     Args:
         logits: `[n_vocab]`.
         rng: where the randomness comes from.
-        temperature, top_k, top_p, repetition_penalty: as `check_sampling` describes them. The penalty
-            comes first, even at temperature 0; then the others, in this order.
-        ids: the text so far, for the penalty.
-
-    Source: `sample_sequence` in OpenAI's `src/sample.py`.
+        ids, options: as for `adjust`.
 
     Raises:
         ValueError: a logit is NaN or infinity, or all are minus infinity.
     """
     if not math.isfinite(logits.max()):
-        raise ValueError("the model's logits are not finite numbers: are all of its parameters?")
-    if repetition_penalty != 1:
-        logits = penalize_repetition(logits, ids, repetition_penalty)
-    if temperature == 0:
-        return int(np.argmax(logits))
-    return draw(adjust(logits, temperature, top_k, top_p), rng)
+        raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
+    logits = adjust(logits, ids, **options)
+    return int(np.argmax(logits)) if options.get("temperature") == 0 else draw(logits, rng)
 
 
-def check_sampling(
-    temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, repetition_penalty: float = 1.0
-) -> None:
-    """Checks how the next token is to be chosen.
+class Option(NamedTuple):
+    """All that there is to know about a sampling option."""
 
-    Args:
-        temperature: 0 for the likeliest token each time, or what logits are divided by.
-        top_k: how many of the likeliest tokens stay in the draw; 0 for all.
-        top_p: how much probability stays in the draw; 1 for all.
-        repetition_penalty: what the logits of tokens that are in the text are divided by, if negative
-            multiplied by; 1 for no penalty.
+    name: str  # in Python; on the command line, with dashes
+    type: type[int] | type[float]
+    default: float  # when a text is generated
+    off: float  # the value that changes nothing
+    accepts: Callable[[float], bool]
+    range: str  # of the values that are accepted, in words
+    help: str
+    apply: Callable[[Array, Any, Sequence[int]], Array]  # takes the logits, the value and the ids so far
+
+
+# In the order in which they are applied. Those before the temperature also count when the temperature is 0. Lambdas, so
+# that a function that is replaced from outside takes effect.
+OPTIONS = (
+    Option(
+        name="repetition_penalty",
+        type=float,
+        default=1.0,
+        off=1.0,
+        accepts=lambda penalty: 1e-4 <= penalty <= 1e4,
+        range="1 (none) or 0.0001 to 10000",
+        help="above 1, tokens that are already in the text become less likely; 1.2 is a common choice",
+        apply=lambda logits, penalty, ids: penalize_repetition(logits, ids, penalty),
+    ),
+    Option(
+        name="temperature",
+        type=float,
+        default=1.0,
+        off=1.0,
+        accepts=lambda temperature: temperature == 0 or 1e-4 <= temperature <= 1e4,
+        range="0 (the likeliest token each time) or 0.0001 to 10000",
+        help="below 1 for less surprising text, above 1 for more; 0 takes the likeliest token each time",
+        apply=lambda logits, temperature, ids: scale_by_temperature(logits, temperature),
+    ),
+    Option(
+        name="top_k",
+        type=int,
+        default=40,
+        off=0,
+        accepts=lambda k: k >= 0,
+        range="a whole number, 0 or more",
+        help="draw only from this many of the likeliest tokens; 0 for all",
+        apply=lambda logits, k, ids: keep_top_k(logits, k),
+    ),
+    Option(
+        name="top_p",
+        type=float,
+        default=1.0,
+        off=1.0,
+        accepts=lambda p: 0 < p <= 1,
+        range="above 0 and at most 1",
+        help="draw only from the likeliest tokens that together have this probability; 1 for all",
+        apply=lambda logits, p, ids: keep_top_p(logits, p),
+    ),
+    Option(
+        name="min_p",
+        type=float,
+        default=0.0,
+        off=0.0,
+        accepts=lambda p: 0 <= p <= 1,
+        range="0 to 1",
+        help="draw only from tokens at least this many times as probable as the likeliest one; 0 for all",
+        apply=lambda logits, p, ids: keep_min_p(logits, p),
+    ),
+)
+
+
+def check_sampling(**options: float) -> dict[str, float]:
+    """Checks sampling options, and returns the values of all of them: those not given have their default.
 
     Raises:
-        ValueError: one of them is out of its range.
+        ValueError: a value is out of its range.
     """
-    for name, value in (("temperature", temperature), ("top_p", top_p), ("repetition_penalty", repetition_penalty)):
+    checked: dict[str, float] = {}
+    for option in OPTIONS:
+        value = options.get(option.name, option.default)
         if not isinstance(value, numbers.Real):
-            raise ValueError(f"{name} must be a number, not {value!r}")
-    if not (temperature == 0 or 1e-4 <= temperature <= 1e4):
-        raise ValueError(f"temperature must be 0 (the likeliest token each time) or 0.0001 to 10000, not {temperature}")
-    check_whole_number("top_k", top_k)
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-    if not 1e-4 <= repetition_penalty <= 1e4:
-        raise ValueError(f"repetition_penalty must be 1 (none) or 0.0001 to 10000, not {repetition_penalty}")
-
-
-def check_whole_number(name: str, value: int, at_least: int = 0, at_most: float = math.inf) -> int:
-    """Checks a number of things, and returns it as a Python int, which no sum can overflow.
-
-    Raises:
-        ValueError: it is not a whole number, or out of its range.
-    """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not at_least <= value <= at_most:
-        upwards = f"{at_least} or more" if at_most == math.inf else f"{at_least} to {at_most}"
-        raise ValueError(f"{name} must be a whole number, {upwards}, not {value!r}")
-    return int(value)
+            raise ValueError(f"{option.name} must be a number, not {value!r}")
+        is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not option.accepts(value) or (option.type is int and not is_whole):
+            raise ValueError(f"{option.name} must be {option.range}, not {value!r}")
+        checked[option.name] = option.type(value)
+    return checked

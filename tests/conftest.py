@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests reach no network
@@ -12,9 +13,11 @@ import numpy.typing as npt
 import pytest
 
 import numpy_gpt2
-from numpy_gpt2.checkpoints import hugging_face_name
+from numpy_gpt2.decoding.row import Row
+from numpy_gpt2.generation import generate_batch
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.params import Array, HParams, build, named_arrays
+from numpy_gpt2.weights.folder import hugging_face_name
 
 # Odd on purpose: where two sizes are equal, mixing them up goes unnoticed.
 SHAPES = [
@@ -39,6 +42,22 @@ def random_ids(hparams: HParams, n_batch: int, n_seq: int, seed: int = 0) -> Arr
     return np.random.default_rng(seed).integers(0, hparams.n_vocab, (n_batch, n_seq))
 
 
+def random_prompts(hparams: HParams, lengths: Sequence[int]) -> list[list[int]]:
+    return [random_ids(hparams, 1, n, seed=i)[0].tolist() for i, n in enumerate(lengths)]
+
+
+def greedy(logits: Array, ids: Sequence[int]) -> int:
+    """For `Row`: chooses the likeliest token."""
+    return int(logits.argmax())
+
+
+def finish(rows: Sequence[Row], model: GPT2, slide: bool = False) -> list[list[int]]:
+    """Lets the rows grow until all have ended, and returns their continuations."""
+    for _ in generate_batch(rows, model.params, model.hparams.n_head, slide):
+        pass
+    return [row.ids for row in rows]
+
+
 def hugging_face_config(hparams: HParams) -> Any:
     """The same shape as a `transformers.GPT2Config`."""
     return pytest.importorskip("transformers").GPT2Config(
@@ -57,6 +76,7 @@ def in_pytorch(model: GPT2) -> Any:
     """The same model as `transformers.GPT2LMHeadModel`, in the same precision."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)  # for models as small as these, more are slower
     config = hugging_face_config(model.hparams)
     dtype = getattr(torch, str(model.params.wte.dtype))
     peer = transformers.GPT2LMHeadModel(config).to(dtype).eval()

@@ -1,42 +1,44 @@
-"""A strict stand-in for CuPy's array type: NumPy inside, as unforgiving as a GPU outside.
+"""A strict stand-in for CuPy's array type: NumPy inside, but as strict as a GPU.
 
-It implements the same two protocols, `__array_ufunc__` and `__array_function__`, for functions that CuPy has;
-refuses to become a NumPy array by itself, and to be mixed with one; and counts what crosses to the host.
+Like CuPy's type, it implements the protocols `__array_ufunc__` and `__array_function__`, only for functions that CuPy
+has. It refuses to be converted to a NumPy array implicitly, or to be mixed with one. It counts what is copied to the
+host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-# Of NumPy's functions, those that the project may call with arrays on a GPU; CuPy has all of them.
+# The functions of NumPy that the package may call with arrays on a GPU. CuPy has all of them.
 SUPPORTED = {
     *["arange", "argmax", "argsort", "array_equal", "asarray", "concatenate", "count_nonzero", "cumsum", "diagonal"],
     *["empty", "empty_like", "full", "max", "may_share_memory", "mean", "partition", "put_along_axis", "result_type"],
     *["searchsorted", "stack", "sum", "swapaxes", "take_along_axis", "where", "zeros"],
 }
-CREATE = {
-    "arange",
-    "asarray",
-    "empty",
-    "full",
-    "zeros",
-}  # whose arguments may be NumPy's, and are copied
+CREATE = {"arange", "asarray", "empty", "full", "zeros"}  # they accept NumPy arrays, which are copied
+
+
+class Flags(NamedTuple):
+    """The flags that CuPy's arrays have as well."""
+
+    c_contiguous: bool
+    f_contiguous: bool
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array that is on a device, as far as anybody can tell."""
+    """An array that behaves as if it were on a device."""
 
-    called: list[tuple[str, Any, Any]] = []  # noqa: RUF012  functions by name, with their arguments
-    crossed: list[int] = []  # noqa: RUF012  how many numbers went to the host each time
+    called: list[tuple[str, Any, Any]] = []  # noqa: RUF012  the functions called: name, arguments, options
+    crossed: list[int] = []  # noqa: RUF012  how many numbers were copied to the host each time
 
     def __init__(self, host: Any, base: DeviceArray | None = None) -> None:
         self._host = np.asarray(host)
         self.base = base
 
-    # What it is.
+    # Properties.
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +57,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return self._host.size
 
     @property
+    def flags(self) -> Flags:
+        return Flags(self._host.flags.c_contiguous, self._host.flags.f_contiguous)
+
+    @property
     def T(self) -> DeviceArray:  # noqa: N802
         return self._wrap(self._host.T)
 
@@ -64,7 +70,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __iter__(self) -> Iterator[DeviceArray]:
         return (self[i] for i in range(len(self)))
 
-    # What leaves the device.
+    # Copies to the host.
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
@@ -85,7 +91,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         self.crossed.append(self.size)
         return bool(self._host)
 
-    # What is computed on it.
+    # Computation on the device.
 
     def _wrap(self, result: Any, *others: DeviceArray) -> Any:
         if not isinstance(result, (np.ndarray, np.generic)):
@@ -127,7 +133,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def bare(value: Any) -> Any:
-    """The NumPy array inside; refuses one that is there already, also within a list."""
+    """The NumPy array inside a DeviceArray, also within a list. A NumPy array itself is refused, as by CuPy."""
     if isinstance(value, DeviceArray):
         return value._host
     if isinstance(value, np.ndarray):
@@ -142,7 +148,7 @@ def arange(n: int) -> DeviceArray:
 
 
 class Runtime:
-    """Of CUDA, as CuPy shows it."""
+    """The part of CuPy's interface to the CUDA runtime that the package uses."""
 
     @staticmethod
     def getDeviceProperties(number: int) -> dict[str, bytes]:  # noqa: N802
@@ -150,7 +156,7 @@ class Runtime:
 
 
 class cuda:  # noqa: N801
-    """What CuPy calls so."""
+    """The module `cupy.cuda`."""
 
     runtime = Runtime
 

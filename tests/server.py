@@ -1,4 +1,4 @@
-"""A web server on this machine that behaves like a file store, well and badly."""
+"""A web server on this machine that stores files, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ class Request(NamedTuple):
     method: str
     path: str
     range: str | None  # the header
-    status: int  # what it was answered
+    status: int  # of the response
 
 
 @dataclass
 class Fault:
-    """What goes wrong with one GET of a file; the next one is answered well, unless there is another fault for it."""
+    """What goes wrong with one GET request for a file. Without a fault, a request is answered correctly."""
 
-    status: int = 200  # answer this and nothing else
-    cut: int | None = None  # end the connection after so many bytes
-    stall: int | None = None  # send so many bytes, and then nothing any more
-    flip: int | None = None  # change the byte at this place
+    status: int = 200  # respond with this status, and without content
+    cut: int | None = None  # close the connection after this many bytes
+    stall: int | None = None  # send this many bytes, then nothing more, but keep the connection open
+    flip: int | None = None  # change the byte at this position
     claim: int = 0  # add this to the true Content-Length
-    offset: int = 0  # shift where the range begins
-    change: bytes | None = None  # from now on, the file has this content
-    total: str | None = None  # what a part says that the whole has, in place of the truth
+    offset: int = 0  # shift the beginning of the range
+    change: bytes | None = None  # change the content of the file to this, for good
+    total: str | None = None  # give this as the size of the whole file in a Content-Range
     nameless: bool = False  # do not send the ETag
+    part_md5: str | None = None  # send this as the Content-MD5 of a range
 
 
 @dataclass
 class Store:
-    """The files of a server, and how it behaves."""
+    """The files of a server, and its behaviour."""
 
     files: dict[str, bytes] = field(default_factory=dict)  # by path
-    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))  # by path, the first first
-    etags: bool = True
-    md5: bool = True
-    ranges: bool = True
-    if_range: bool = True  # whether a part is only sent of the version that was asked for
-    refuse_head: int | None = None  # the status with which HEAD is answered
-    head_length: str | None = None  # what HEAD gives as length in place of the true one; empty for none
-    lengths: bool = True  # whether the length of a file is sent before it
-    redirect: bool = False  # whether it sends clients elsewhere, as the hub does, with a hash of the file
-    headers: dict[str, str] = field(default_factory=dict)  # more of them
-    requests: list[Request] = field(default_factory=list)
-    sent: Callable[[str, int], object] = lambda path, n: None  # called with a path and how much of it has been sent
-    closing: threading.Event = field(default_factory=threading.Event)
+    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))  # by path, in order
+    etags: bool = True  # whether responses have an ETag
+    md5: bool = True  # whether responses have a Content-MD5
+    ranges: bool = True  # whether ranges are supported
+    if_range: bool = True  # whether If-Range is respected
+    refuse_head: int | None = None  # the status of the response to HEAD
+    head_length: str | None = None  # the Content-Length in the response to HEAD, if not the true one; empty for none
+    lengths: bool = True  # whether responses have a Content-Length
+    redirect: bool = False  # whether to redirect, as Hugging Face's hub does, with a hash of the file
+    redirect_loop: bool = False  # whether to redirect HEAD to the same address, without end
+    headers: dict[str, str] = field(default_factory=dict)  # further headers
+    requests: list[Request] = field(default_factory=list)  # all requests so far
+    sent: Callable[[str, int], object] = lambda path, n: None  # called with a path and the number of bytes sent so far
+    closing: threading.Event = field(default_factory=threading.Event)  # set when the server shuts down
 
     def of(self, path: str, method: str = "GET") -> list[Request]:
         """The requests for one path."""
@@ -72,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         if self.store.refuse_head:
             self.answer(self.store.refuse_head, {"Content-Length": "0"})
+        elif self.store.redirect_loop:
+            self.answer(302, {"Location": self.path, "Content-Length": "0"})
         elif not self.redirected():
             content = self.store.files.get(self.file())
             if content is None:
@@ -93,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault.change is not None:
             content = store.files[path] = fault.change
-        start = self.asked_from(content)
+        start = self.range_start(content)
         headers = self.describe(content)
         if fault.nameless:
             headers.pop("ETag", None)
@@ -104,6 +108,8 @@ class Handler(BaseHTTPRequestHandler):
             start += fault.offset
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{fault.total or len(content)}"
             headers.pop("Content-MD5", None)
+            if fault.part_md5 is not None:
+                headers["Content-MD5"] = fault.part_md5
         body = bytearray(content[start or 0 :])
         if fault.flip is not None:
             body[fault.flip] ^= 0x55
@@ -115,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, path: str, body: bytes, fault: Fault) -> None:
         stop = fault.cut if fault.cut is not None else fault.stall
-        with contextlib.suppress(OSError):  # the client has gone
+        with contextlib.suppress(OSError):  # the client has closed the connection
             for i in range(0, len(body[:stop]), 1000):
                 self.wfile.write(body[:stop][i : i + 1000])
                 self.store.sent(path, i + 1000)
@@ -145,11 +151,11 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-MD5"] = base64.b64encode(hashlib.md5(content).digest()).decode()
         return headers
 
-    def asked_from(self, content: bytes) -> int | None:
-        """Where the answer begins; None for the whole file."""
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+    def range_start(self, content: bytes) -> int | None:
+        """The offset of the requested range; None if the response has the whole file."""
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         same = self.headers.get("If-Range", self.describe(content).get("ETag")) == self.describe(content).get("ETag")
-        return int(asked[1]) if asked and (same or not self.store.if_range) and self.store.ranges else None
+        return int(requested[1]) if requested and (same or not self.store.if_range) and self.store.ranges else None
 
     def answer(self, status: int, headers: dict[str, str]) -> None:
         self.store.requests.append(Request(self.command, self.path, self.headers.get("Range"), status))
@@ -163,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(store: Store) -> Iterator[str]:
-    """Serves a store, and gives its address."""
+    """Serves a store, and yields the address."""
     handler = type("StoreHandler", (Handler,), {"store": store})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

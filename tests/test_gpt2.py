@@ -1,26 +1,31 @@
-"""The way in: what names and folders mean, and what comes back."""
+"""What a user calls: `load`, and the methods of the model that it returns."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 import pytest
-from conftest import SHAPES
+from conftest import SHAPES, finish, greedy, in_pytorch, random_ids, random_model
 
 import numpy_gpt2
-from numpy_gpt2.download import is_on_disk, model_folder
+from numpy_gpt2 import layers
+from numpy_gpt2.decoding.row import Row
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.params import count_params
+from numpy_gpt2.hub.names import is_on_disk, model_folder
+from numpy_gpt2.params import Array, count_params
 
 TINY = model_folder("tiny")
+PROMPTS = ["Once upon a time", "The king", "\n\nThere was", "It's 3 o'clock, said the fox; ", "née 昔々 🙂", ""]
 
 
 def test_the_embedded_model(tiny: GPT2) -> None:
     assert tiny.hparams == (4096, 256, 256, 4, 6)
-    assert count_params(tiny.params) == 5_853_184
+    assert count_params(tiny.hparams) == 5_853_184
     assert tiny.tokenizer
     assert tiny.tokenizer.n_vocab == 4096
     assert repr(tiny).startswith("<GPT2 tiny: 5,853,184 parameters")
@@ -55,6 +60,61 @@ def test_a_random_model_of_gpt2s_vocabulary_writes_text() -> None:
     assert numpy_gpt2.init(SHAPES[1]).tokenizer is None
 
 
+def test_one_row_of_ids_gives_one_row_of_logits() -> None:
+    gpt2 = random_model(SHAPES[0])
+    np.testing.assert_array_equal(gpt2.logits([1, 2, 3]), gpt2.logits([[1, 2, 3]])[0])
+    assert gpt2.logits((4,)).shape == (1, 300)
+
+
+def test_text_is_accepted_in_place_of_its_ids() -> None:
+    tiny = numpy_gpt2.load("tiny")
+    assert tiny.tokenizer
+    ids = tiny.tokenizer.encode("The king was")
+    np.testing.assert_array_equal(tiny.logits("The king was"), tiny.logits(ids))
+    np.testing.assert_array_equal(tiny.hidden_states("The king was")[3], tiny.hidden_states(ids)[3])
+    assert tiny.loss("The king was") == tiny.loss(ids)
+
+
+USES: dict[str, Callable[[GPT2], Any]] = {
+    "logits": lambda model: model.logits([1, 2, 3]),
+    "generate": lambda model: model.generate([1, 2, 3], 5, temperature=0, return_details=True).log_probabilities,
+    "score": lambda model: np.concatenate([each.log_probabilities for each in model.score([1, 2, 3, 4])]),
+    "hidden states": lambda model: np.array(model.hidden_states([1, 2, 3])),
+}
+
+
+class TestReplacedLayers:
+    """Whoever puts another function into `layers` has changed the model."""
+
+    @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+    @pytest.mark.parametrize("name", ["gelu", "block", "layer_norm", "attention", "linear", "softmax"])
+    def test_a_replaced_function_takes_effect(
+        self, name: str, use: Callable[[GPT2], Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, original = random_model(SHAPES[1]), getattr(layers, name)
+        before = use(model)
+
+        def replaced(*args: Any) -> Array:
+            return original(*args) ** 2
+
+        with monkeypatch.context() as patch:
+            patch.setattr(layers, name, replaced)
+            assert np.abs(np.subtract(use(model), before)).max() > 1e-3
+        np.testing.assert_array_equal(use(model), before)
+
+    def test_with_relu_in_place_of_gelu_the_logits_are_those_of_pytorch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch = pytest.importorskip("torch")
+        model = random_model(SHAPES[1])
+        ids = random_ids(SHAPES[1], 2, 9)
+        peer = in_pytorch(model)
+        for block in peer.transformer.h:
+            block.mlp.act = torch.nn.ReLU()
+        monkeypatch.setattr(layers, "gelu", lambda x: np.maximum(x, 0))
+        with torch.no_grad():
+            expected = peer(torch.tensor(ids)).logits.numpy()
+        assert np.abs(model.logits(ids) - expected).max() <= 1e-10 * np.abs(expected).max()
+
+
 class TestNames:
     @pytest.fixture(autouse=True)
     def models_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -74,11 +134,11 @@ class TestNames:
         shutil.copytree(TINY, model_folder(name))
         assert numpy_gpt2.load(name).hparams.n_vocab == 4096
 
-    def test_a_folder_given_in_the_call_counts_more_than_the_environment(self, tmp_path: Path) -> None:
+    def test_an_argument_takes_precedence_over_the_environment(self, tmp_path: Path) -> None:
         shutil.copytree(TINY, tmp_path / "elsewhere" / "124M")
         assert numpy_gpt2.load("124M", models_dir=tmp_path / "elsewhere").hparams.n_vocab == 4096
 
-    def test_without_either_models_are_in_the_users_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_by_default_models_are_in_the_users_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("NUMPY_GPT2_MODELS")
         cache = platformdirs.user_cache_path("numpy_gpt2", appauthor=False)
         assert model_folder("124M") == cache / "models" / "124M"
@@ -89,8 +149,8 @@ class TestNames:
         assert numpy_gpt2.load(spelling.format(here=tmp_path)).hparams.n_vocab == 4096
         assert numpy_gpt2.load(Path("mine")).hparams.n_vocab == 4096
 
-    def test_a_name_is_no_folder(self, tmp_path: Path, models_dir: Path) -> None:
-        """A folder `124M` in the current one does not change what `124M` means; `./124M` is that folder."""
+    def test_a_name_is_not_a_folder(self, tmp_path: Path, models_dir: Path) -> None:
+        """If the current folder has a folder `124M`, then `./124M` is that folder, and `124M` still the model."""
         shutil.copytree(TINY, tmp_path / "124M")
         assert model_folder("124M") == models_dir / "124M"
         assert numpy_gpt2.load("./124M").hparams.n_vocab == 4096
@@ -102,14 +162,14 @@ class TestNames:
 
     @pytest.fixture
     def downloaded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """The names of the models that were downloaded, which are all tiny in truth."""
+        """The names of the models that were downloaded; in place of each comes tiny."""
         names = []
 
         def download(name: str, models_dir: str | None = None) -> None:
             names.append(name)
             shutil.copytree(TINY, model_folder(name, models_dir), dirs_exist_ok=True)
 
-        monkeypatch.setattr("numpy_gpt2.gpt2.download", download)
+        monkeypatch.setattr("numpy_gpt2.hub.download.download", download)
         return names
 
     def test_a_model_that_is_not_on_disk_is_downloaded(self, downloaded: list[str], tmp_path: Path) -> None:
@@ -119,7 +179,7 @@ class TestNames:
         assert downloaded == ["124M", "124M"]
 
     @pytest.mark.parametrize("file", ["hparams.json", "vocab.bpe", "model.safetensors"])
-    def test_so_is_one_that_is_only_partly_there(self, models_dir: Path, downloaded: list[str], file: str) -> None:
+    def test_an_incomplete_model_is_downloaded(self, models_dir: Path, downloaded: list[str], file: str) -> None:
         shutil.copytree(TINY, models_dir / "124M")
         (models_dir / "124M" / "config.json").unlink()
         assert is_on_disk("124M")
@@ -133,7 +193,7 @@ class TestNames:
             numpy_gpt2.load("./124M")
         assert downloaded == []
 
-    def test_a_home_that_does_not_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_home_of_a_user_who_does_not_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(FileNotFoundError, match="there is no folder ~nobody-of-this-name/model"):
             numpy_gpt2.load("~nobody-of-this-name/model")
         monkeypatch.setenv("NUMPY_GPT2_MODELS", "~nobody-of-this-name")
@@ -155,13 +215,271 @@ class TestNames:
         shutil.copytree(TINY, folder)
         for file in ("encoder.json", "vocab.bpe"):
             shutil.copy(TINY.parent / "gpt2" / file, folder / file)
-        with pytest.raises(ValueError, match="the vocabulary has 50257 tokens, but the hyper-parameters say 4096"):
+        with pytest.raises(ValueError, match="the vocabulary has 50257 tokens, but the hyperparameters say 4096"):
             numpy_gpt2.load(folder)
 
 
-def test_what_the_package_exports() -> None:
-    for name in numpy_gpt2.__all__:
-        assert getattr(numpy_gpt2, name)
-        assert name in dir(numpy_gpt2)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = numpy_gpt2.nothing
+@pytest.fixture(scope="module")
+def precise_tiny() -> GPT2:
+    return numpy_gpt2.load("tiny", dtype="float64")
+
+
+class TestAgainstHuggingFace:
+    """In float64, in which no two logits are equal by rounding."""
+
+    @pytest.fixture(autouse=True)
+    def load(self, precise_tiny: GPT2) -> None:
+        self.tiny = precise_tiny
+        assert self.tiny.tokenizer
+        self.tokenizer = self.tiny.tokenizer
+
+    def by_hugging_face(self, prompt: str, **options: Any) -> Any:
+        torch = pytest.importorskip("torch")
+        ids = self.tokenizer.encode(prompt) or [4095]
+        return in_pytorch(self.tiny).generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones((1, len(ids)), dtype=torch.int64),
+            **{"do_sample": False, "pad_token_id": 0, "eos_token_id": 4095, **options},
+        )
+
+    def text(self, prompt: str, ids: Any) -> str:
+        """The text that follows the prompt, in ids from transformers."""
+        n_prompt = len(self.tokenizer.encode(prompt) or [4095])
+        return self.tokenizer.decode(ids[0, n_prompt:].tolist()).removesuffix("<|endoftext|>")
+
+    @pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
+    def test_greedy_text_of_tiny(self, prompt: str) -> None:
+        expected = self.text(prompt, self.by_hugging_face(prompt, max_new_tokens=100))
+        assert self.tiny.generate(prompt, max_new_tokens=100, temperature=0) == expected
+        assert len(expected) > 50
+
+    def test_prompts_of_different_lengths_in_one_batch(self) -> None:
+        expected = [self.text(prompt, self.by_hugging_face(prompt, max_new_tokens=40)) for prompt in PROMPTS]
+        assert self.tiny.generate(PROMPTS, max_new_tokens=40, temperature=0) == expected
+
+    def test_repetition_penalty(self) -> None:
+        prompt = "The king said: the king, the king"
+        expected = self.text(prompt, self.by_hugging_face(prompt, max_new_tokens=40, repetition_penalty=1.3))
+        made = self.tiny.generate(prompt, max_new_tokens=40, temperature=0, repetition_penalty=1.3)
+        assert made == expected != self.tiny.generate(prompt, max_new_tokens=40, temperature=0)
+
+    def test_max_length_counts_the_prompt(self) -> None:
+        for prompt in PROMPTS:
+            expected = self.text(prompt, self.by_hugging_face(prompt, max_length=30, max_new_tokens=None))
+            assert self.tiny.generate(prompt, max_length=30, temperature=0) == expected
+
+    def test_log_probabilities_are_those_of_the_model_alone(self) -> None:
+        """The penalty and the temperature do not change them."""
+        torch = pytest.importorskip("torch")
+        made = self.tiny.generate(
+            "The king", max_new_tokens=20, temperature=0.7, repetition_penalty=1.2, seed=1, return_details=True
+        )
+        ids = self.tokenizer.encode("The king")
+        with torch.no_grad():
+            logits = in_pytorch(self.tiny)(torch.tensor([ids + made.ids])).logits[0, len(ids) - 1 : -1]
+        theirs = torch.log_softmax(logits, dim=-1).numpy()[np.arange(20), made.ids]
+        np.testing.assert_allclose(made.log_probabilities, theirs, rtol=0, atol=1e-10)
+
+
+class TestGenerate:
+    def test_a_list_of_prompts_gives_a_list(self, tiny: GPT2) -> None:
+        texts = ["The king", "A fox said"]
+        alone = [tiny.generate(text, 6, temperature=0) for text in texts]
+        assert tiny.generate(texts, 6, temperature=0) == alone
+        assert tiny.generate(texts[:1], 6, temperature=0) == alone[:1]
+        assert tiny.generate(texts[0], 6, temperature=0, num_return_sequences=2) == [alone[0]] * 2
+        assert tiny.generate(texts, 6, temperature=0, num_return_sequences=2) == [[alone[0]] * 2, [alone[1]] * 2]
+        assert tiny.generate(texts[:1], 6, temperature=0, num_return_sequences=2) == [[alone[0]] * 2]
+
+    def test_ids_are_accepted_wherever_text_is(self, tiny: GPT2) -> None:
+        assert tiny.tokenizer
+        ids = tiny.tokenizer.encode("The king")
+        expected = tiny.generate("The king", 5, temperature=0)
+        assert expected
+        for prompt in (ids, tuple(ids), np.array(ids), np.array(ids, np.uint16)):
+            assert tiny.generate(prompt, 5, temperature=0) == expected
+        several: list[Any] = [[ids, "The king"], ("The king", tuple(ids)), np.array([ids, ids]), iter([ids, ids])]
+        for prompts in several:
+            assert tiny.generate(prompts, 5, temperature=0) == [expected] * 2
+        assert "".join(tiny.stream(ids, 5, temperature=0)) == expected
+        once: Any = iter(ids)
+        assert "".join(tiny.stream(once, 5, temperature=0)) == expected
+        assert tiny.tokenizer
+        batch = tiny.tokenizer.encode_batch(["The king", "A fox said", ""])
+        assert tiny.generate(batch, 5, temperature=0) == tiny.generate(["The king", "A fox said", ""], 5, temperature=0)
+
+    def test_no_prompts_give_no_texts(self, tiny: GPT2) -> None:
+        several: list[Any] = [[], (), iter([]), np.zeros((0, 3), int)]
+        for nothing in several:
+            assert tiny.generate(nothing) == tiny.generate(nothing, num_return_sequences=3) == []
+
+    def test_five_continuations_are_repeatable_by_seed(self, tiny: GPT2) -> None:
+        first, again, other = (
+            tiny.generate("Hello, I'm a language model,", max_new_tokens=20, num_return_sequences=5, seed=seed)
+            for seed in (1, 1, 2)
+        )
+        assert first == again
+        assert len({*first, *other}) == 10
+        assert tiny.generate("Hello, I'm a language model,", 20, seed=1) == first[0]
+
+    def test_without_a_seed_texts_differ(self, tiny: GPT2) -> None:
+        assert len({tiny.generate("The king", max_new_tokens=16) for _ in range(4)}) > 1
+        assert len({*tiny.generate("The king", max_new_tokens=16, num_return_sequences=4)}) > 1
+
+    def test_the_full_text(self, tiny: GPT2) -> None:
+        assert tiny.tokenizer
+        text = tiny.generate("The king", 6, temperature=0)
+        for prompt in ("The king", tiny.tokenizer.encode("The king")):
+            assert tiny.generate(prompt, 6, temperature=0, return_full_text=True) == "The king" + text
+            pieces = list(tiny.stream(prompt, 6, temperature=0, return_full_text=True))
+            assert (pieces[0], "".join(pieces)) == ("The king", "The king" + text)
+        assert tiny.generate("", 6, temperature=0, return_full_text=True) == tiny.generate("", 6, temperature=0)
+
+    def test_the_details(self, tiny: GPT2) -> None:
+        assert tiny.tokenizer
+        made = tiny.generate("The king", temperature=0, stop=["angry", "xyz"], return_details=True)
+        assert made.text == " was very "
+        assert made.finish_reason == "stop"
+        assert tiny.tokenizer.decode(made.ids).startswith(made.text)
+        assert len(made.log_probabilities) == len(made.ids)
+        (listed,) = tiny.generate(["The king"], temperature=0, stop="angry", return_details=True)
+        assert listed.text == made.text
+
+    def test_tokens_of_a_stop_string_are_not_in_the_ids(self, tiny: GPT2) -> None:
+        assert tiny.tokenizer
+        made = tiny.generate("The king", temperature=0, stop=" very", return_details=True)
+        assert (made.text, made.ids) == (" was", tiny.tokenizer.encode(" was"))
+        assert len(made.log_probabilities) == 1
+
+    def test_the_model_may_end_the_text(self, tiny: GPT2) -> None:
+        assert tiny.tokenizer
+        made = tiny.generate(
+            "and they lived happily ever after.\n\n", 30, num_return_sequences=20, seed=1, return_details=True
+        )
+        ended = [generation for generation in made if generation.finish_reason == "end_of_text"]
+        assert ended
+        assert all(tiny.tokenizer.end_of_text not in generation.ids for generation in made)
+        assert all(
+            len(generation.ids) < 30 and generation.text == tiny.tokenizer.decode(generation.ids)
+            for generation in ended
+        )
+
+    def test_half_a_stop_string_at_the_end_is_text(self, tiny: GPT2) -> None:
+        assert tiny.generate("The king", 4, temperature=0, stop="ry!") == " was very angry"
+
+    def test_numbers_of_numpy_are_accepted(self, tiny: GPT2) -> None:
+        expected = tiny.generate("The king", 200, seed=1, top_k=40)
+        options: dict[str, Any] = {"seed": np.uint8(1), "top_k": np.uint8(40)}
+        assert tiny.generate("The king", np.uint8(200), **options) == expected  # type: ignore[arg-type]
+        several: dict[str, Any] = {"num_return_sequences": np.uint8(200), "max_length": np.int8(4)}
+        assert len(tiny.generate(["The king"] * 2, **several)[1]) == 200
+
+    def test_stop_strings_may_be_any_iterable(self, tiny: GPT2) -> None:
+        several: list[Any] = [["angry"], ("angry",), iter(["xyz", "angry"]), np.array(["angry", "xyz"])]
+        for stop in several:
+            assert tiny.generate("The king", 9, temperature=0, stop=stop) == " was very "
+
+    def test_a_call_that_is_refused_draws_no_random_numbers(self, tiny: GPT2) -> None:
+        seed = np.random.SeedSequence(5)
+        with pytest.raises(ValueError, match="token id 4096"):
+            tiny.generate([4096], seed=seed)
+        assert tiny.generate("The king", 5, seed=seed) == tiny.generate("The king", 5, seed=5)
+
+    def test_slide_continues_beyond_the_context(self, tiny: GPT2) -> None:
+        made = tiny.generate("The king", 300, temperature=0, return_details=True)
+        assert made.finish_reason == "context"
+        slid = tiny.generate("The king", 300, temperature=0, slide=True, return_details=True)
+        assert (len(slid.ids), slid.finish_reason) == (300, "length")
+        assert slid.text.startswith(made.text)
+        assert len(tiny.generate("word " * 300, 9, temperature=0, slide=True, return_details=True).ids) == 9
+
+    def test_progress(self, tiny: GPT2) -> None:
+        steps: list[int] = []
+        tiny.generate(["The king", "A fox"], 5, temperature=0, num_return_sequences=2, progress=steps.append)
+        assert steps == [4] * 5
+        for _ in tiny.stream("The king", 3, temperature=0, progress=steps.append):
+            pass
+        assert steps[5:] == [1] * 3
+
+    def test_an_empty_prompt_begins_at_end_of_text(self, tiny: GPT2) -> None:
+        assert tiny.generate("", 5, temperature=0) == tiny.generate([4095], 5, temperature=0)
+        assert "".join(tiny.stream([], 5, temperature=0)) == tiny.generate([4095], 5, temperature=0)
+        assert tiny.generate(["", "The king"], 5, temperature=0)[0] == tiny.generate("", 5, temperature=0)
+
+    def test_end_of_text_in_a_prompt_is_only_text(self, tiny: GPT2) -> None:
+        assert tiny.generate("<|endoftext|>", 5, temperature=0) != tiny.generate("", 5, temperature=0)
+
+    @pytest.mark.parametrize(
+        ("prompt", "options", "complaint"),
+        [
+            ("word " * 300, {}, r"\d+ tokens are too many for this model, whose context holds 256"),
+            ([1] * 257, {}, "257 tokens are too many for this model, whose context holds 256"),
+            ([4096], {}, "token id 4096 is outside the vocabulary"),
+            ([1.5], {}, "token ids must be whole numbers"),
+            (b"bytes", {}, "token ids must be whole numbers"),
+            (5, {}, "token ids must be whole numbers"),
+            ([[[1], [2]]], {}, "a prompt is one row of token ids"),
+            ([[[1], [2, 3]]], {}, "token ids must be one row of numbers, or several rows of the same length"),
+            (["a", [1, 4096]], {}, "prompt 2: token id 4096 is outside"),
+            (["a", "word " * 300], {}, r"prompt 2: \d+ tokens are too many"),
+            ("a\ud800", {}, "the text is not UTF-8"),
+            ("a", {"temperature": -1}, "temperature must be 0"),
+            ("a", {"top_k": -1}, "top_k must be"),
+            ("a", {"top_p": 2}, "top_p must be"),
+            ("a", {"min_p": 2}, "min_p must be"),
+            ("a", {"repetition_penalty": 0}, "repetition_penalty must be"),
+            ("a", {"max_new_tokens": -1}, "max_new_tokens must be"),
+            ("a", {"max_new_tokens": 2.5}, "max_new_tokens must be"),
+            ("a", {"max_length": -1}, "max_length must be"),
+            ("a b c", {"max_length": 2}, "the prompt has 3 tokens, more than max_length, 2"),
+            ("a", {"max_length": 2, "max_new_tokens": 2}, "give max_new_tokens or max_length"),
+            ("a", {"seed": -1}, "seed must be"),
+            ("a", {"seed": 1.5}, "seed must be"),
+            ("a", {"stop": ""}, "a stop string must be text, and at least one character, not ''"),
+            ("a", {"stop": ["b", 3]}, "a stop string must be text, and at least one character, not 3"),
+            ("a", {"stop": 3}, "stop must be text, or a list of texts, not 3"),
+            ("a", {"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+            ("a", {"top_p": None}, "top_p must be a number, not None"),
+            ("a", {"top_k": "3"}, "top_k must be a number, not '3'"),
+            ("a", {"stop": "\ud800"}, "the text is not UTF-8"),
+            ("a", {"num_return_sequences": 0}, "num_return_sequences must be a whole number, 1 or more"),
+        ],
+        ids=str,
+    )
+    def test_bad_arguments_are_refused(self, tiny: GPT2, prompt: Any, options: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(ValueError, match=f"^{complaint}"):
+            tiny.generate(prompt, **options)
+
+    @pytest.mark.parametrize("name", ["temprature", "sampling", "method", "top_K", "n_head"])
+    def test_an_unknown_option_is_named(self, tiny: GPT2, name: str) -> None:
+        options: dict[str, Any] = {"temperature": 0, name: 1}
+        for method in (tiny.generate, tiny.stream):
+            complaint = rf"^{method.__name__}\(\) got an unexpected keyword argument '{name}'$"
+            with pytest.raises(TypeError, match=complaint):
+                method("a", 3, **options)
+
+    def test_a_stream_refuses_before_its_first_piece(self, tiny: GPT2) -> None:
+        with pytest.raises(ValueError, match="temperature must be"):
+            tiny.stream("a", temperature=-1)
+        with pytest.raises(ValueError, match="tokens are too many"):
+            tiny.stream("word " * 300)
+        with pytest.raises(TypeError, match=r"stream\(\) got an unexpected keyword argument 'num_return_sequences'"):
+            tiny.stream("a", num_return_sequences=2)
+        with pytest.raises(ValueError, match="one prompt at a time"):
+            tiny.stream(["a", "b"])  # type: ignore[list-item]
+
+    def test_a_model_without_a_vocabulary_says_so(self) -> None:
+        model = random_model(SHAPES[0])
+        for make in (model.generate, model.stream):
+            with pytest.raises(ValueError, match="came without a vocabulary .* and knows only ids"):
+                make([1, 2])
+        with pytest.raises(ValueError, match="came without a vocabulary"):
+            model.generate("a", return_details=True)
+        for about_text in ({"stop": "x"}, {"return_full_text": True}):
+            with pytest.raises(ValueError, match="came without a vocabulary"):
+                model.generate([1, 2], return_details=True, **about_text)
+
+    def test_a_model_without_a_vocabulary_gives_ids(self) -> None:
+        made = random_model(SHAPES[1]).generate([1, 2], 3, temperature=0, return_details=True)
+        assert made.ids == finish([Row([1, 2], greedy, 3)], random_model(SHAPES[1]))[0]
+        assert (made.text, made.finish_reason) == ("", "length")

@@ -22,7 +22,7 @@ def random(dtype: str, *shape: int, seed: int = 0) -> Array:
 
 
 def assert_same(ours: Array, theirs: Any) -> None:
-    """Equal up to rounding, and of the same type: float32 does not become float64 on the way."""
+    """Equal up to rounding, and of the same dtype: float32 stays float32."""
     theirs = theirs.detach().numpy()
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
@@ -36,12 +36,17 @@ class TestAgainstPyTorch:
         x = random(dtype, 2, 3, 5)
         assert_same(layers.softmax(x), torch.softmax(torch.tensor(x), dim=-1))
 
+    def test_log_softmax(self, dtype: str) -> None:
+        x = random(dtype, 2, 3, 5)
+        assert_same(layers.log_softmax(x), torch.log_softmax(torch.tensor(x), dim=-1))
+
     def test_softmax_of_whole_numbers(self, dtype: str) -> None:
         assert_same(layers.softmax(np.array([1, 2, 3])), torch.softmax(torch.tensor([1.0, 2, 3]).double(), dim=-1))
 
     def test_softmax_of_large_scores(self, dtype: str) -> None:
         x = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], dtype)
         assert_same(layers.softmax(x), torch.softmax(torch.tensor(x), dim=-1))
+        assert_same(layers.log_softmax(x), torch.log_softmax(torch.tensor(x), dim=-1))
 
     def test_gelu(self, dtype: str) -> None:
         x = np.concatenate([random(dtype, 1000), np.linspace(-50, 50, 1001).astype(dtype)])
@@ -53,7 +58,7 @@ class TestAgainstPyTorch:
         assert_same(layers.layer_norm(x, LayerNorm(g, b)), theirs)
 
     def test_layer_norm_of_nearly_equal_numbers(self, dtype: str) -> None:
-        """Where the variance is as small as the 1e-5 that is added to it."""
+        """The variance is as small as the 1e-5 that is added to it."""
         x = (random(dtype, 2, 5, 24) * 1e-3).astype(dtype)
         ones, zeros = np.ones(24, dtype), np.zeros(24, dtype)
         assert_same(
@@ -75,7 +80,7 @@ class TestAgainstPyTorch:
         assert_same(layers.attention(q, k, v, layers.causal_mask(np.arange(5), 5)), theirs)
 
     def test_attention_with_large_scores(self, dtype: str) -> None:
-        """A masked key has no weight even where its score is far above all others."""
+        """A masked key has the weight 0 even if its score is far above all others."""
         q, k, v = (random(dtype, 2, 3, 5, 8, seed=seed) for seed in range(3))
         q, k = (np.abs(q) * 100).astype(dtype), (-np.abs(k) * np.arange(500, 0, -100)[:, None]).astype(dtype)
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), is_causal=True)
@@ -88,16 +93,13 @@ class TestAgainstPyTorch:
         assert_same(layers.attention(q, k, v, layers.causal_mask(np.array([3, 4]), 5)), theirs)
 
     @pytest.mark.parametrize(("n_query", "n_key"), [(1, 1), (1, 9), (3, 3), (4, 4), (8, 11), (11, 11)])
-    def test_causal_attention_in_pieces(
-        self, dtype: str, n_query: int, n_key: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(layers, "QUERIES", 3)
+    def test_attention_of_texts_of_different_lengths(self, dtype: str, n_query: int, n_key: int) -> None:
         q, k, v = (random(dtype, 2, 4, n, 6, seed=i) for i, n in enumerate([n_query, n_key, n_key]))
-        positions = np.arange(n_key - n_query, n_key) - np.array([[0], [2]])  # of a longer and of a shorter text
+        positions = np.arange(n_key - n_query, n_key) - np.array([[0], [2]])  # the second text is shorter
         positions = positions.clip(0)
         mask = layers.causal_mask(positions, n_key)[:, None]
         theirs = functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=torch.tensor(mask))
-        assert_same(layers.causal_attention(q, k, v, mask), theirs)
+        assert_same(layers.attention(q, k, v, mask), theirs)
 
     def test_multi_head_attention(self, dtype: str) -> None:
         model = random_model(HPARAMS, dtype)
@@ -118,8 +120,7 @@ class TestAgainstPyTorch:
         assert_same(layers.block(x, model.params.h[1], n_head=3), theirs)
 
 
-def test_arguments_are_left_as_they_were() -> None:
-    """Some functions reuse arrays, but only those that they have made."""
+def test_arguments_are_not_changed() -> None:
     model = random_model(SHAPES[0])
     x, scores, q = random("float64", 2, 7, 48), random("float64", 2, 3, 7, 7, seed=1), random("float64", 2, 3, 7, 16)
     before = [x.copy(), scores.copy(), q.copy()]
@@ -133,7 +134,7 @@ def test_arguments_are_left_as_they_were() -> None:
 
 
 def hugging_face_mask(n: int, dtype: str) -> Any:
-    """What GPT2Model gives its blocks to add to the scores: 0 where a query may look, else the lowest number."""
+    """What GPT2Model's blocks add to the scores: 0 where a query may look, otherwise the lowest number."""
     dtype = getattr(torch, dtype)
     return torch.full((n, n), torch.finfo(dtype).min, dtype=dtype).triu(1)[None, None]
 

@@ -1,0 +1,17 @@
+"""What Ctrl-C does: end the command silently while it imports its modules, and raise KeyboardInterrupt afterwards."""
+
+from __future__ import annotations
+
+import signal
+
+
+def end_silently() -> None:
+    """Makes Ctrl-C end the process without a word, unless it is ignored, as it is for a job in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def raise_again() -> None:
+    """Makes Ctrl-C raise KeyboardInterrupt again, since there may be something to clean up from now on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

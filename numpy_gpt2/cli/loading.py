@@ -1,0 +1,41 @@
+"""Loading the model that the command line asks for."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from ..gpt2 import GPT2, load
+from ..hub.names import EMBEDDED, expand, is_on_disk
+from ..machine.threads import set_threads
+
+log = logging.getLogger("numpy_gpt2")
+
+NOTICE = (
+    "using tiny, a small model trained on fairy tales; `numpy-gpt2 download 124M` fetches the real GPT-2 "
+    "(500 MB, and TensorFlow to read it once)"
+)
+
+
+def load_model(args: argparse.Namespace) -> GPT2:
+    """The model that the options choose: by default 124M if it is on disk, otherwise tiny.
+
+    Raises:
+        FileNotFoundError: there is no such folder of models.
+        ImportError, OSError, ValueError: as for `gpt2.load` and `set_threads`.
+    """
+    if args.threads is not None:
+        set_threads(args.threads)
+    if args.model is not None:
+        return load(args.model, args.models_dir, backend=args.backend)
+    if args.models_dir and not expand(args.models_dir).is_dir():
+        raise FileNotFoundError(f"there is no folder {args.models_dir}, which --models-dir names")
+    if is_on_disk("124M", args.models_dir):
+        return load("124M", args.models_dir, backend=args.backend)
+    return load(EMBEDDED, backend=args.backend)
+
+
+def announce(model: GPT2, args: argparse.Namespace) -> None:
+    """Tells a user who did not choose a model that this one is not the real GPT-2."""
+    if args.model is None and model.name == EMBEDDED:
+        log.info(NOTICE)

@@ -1,0 +1,141 @@
+"""The command `numpy-gpt2`: chooses a subcommand, and runs it.
+
+A subcommand is a module beside this one, named in `SUBCOMMANDS`. It has `HELP`, a line for the list of all
+subcommands; `EXAMPLES`; `add_options(parser)`; and `run(args)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from .. import __version__
+from . import interrupts, process
+from .parser import ArgumentParser
+
+log = logging.getLogger("numpy_gpt2")
+
+COMMAND = "numpy-gpt2"
+SUBCOMMANDS = ("generate", "score", "explore", "download")
+SHELLS = ("bash", "zsh", "fish")
+
+DESCRIPTION = """\
+GPT-2 in plain NumPy. A prompt without a subcommand is continued, as by `generate`:
+
+  numpy-gpt2 "Once upon a time"
+
+A prompt that is also the name of a subcommand goes after a double dash: numpy-gpt2 -- score
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command with these arguments, by default those of the process, and returns its exit status."""
+    interrupts.end_silently()  # while NumPy is imported, which takes a moment
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0].partition("=")[0] in ("-h", "--help", "--version", "--print-completion"):
+        args = whole_parser().parse_args(given)
+        return process.run(lambda: print(completion(args.print_completion)))
+    name = given.pop(0) if given and given[0] in SUBCOMMANDS else None
+    subcommand = import_subcommand(name or "generate")
+    parser = ArgumentParser(prog=f"{COMMAND} {name or 'generate'}", **texts(subcommand))
+    subcommand.add_options(parser)
+    args, others = parser.parse_known_args(given)
+    hint = nearly_a_subcommand(args.prompt) if name is None and "--" not in given else ""
+    if others:
+        parser.error(complain(name or "generate", given, others) + hint)
+    interrupts.raise_again()
+    process.log_to_standard_error()
+    if hint:
+        log.info("%r is taken for a prompt%s", args.prompt, hint)
+    return process.run(lambda: subcommand.run(args))
+
+
+def import_subcommand(name: str) -> ModuleType:
+    """The module of a subcommand."""
+    return importlib.import_module(f".{name}", __package__)
+
+
+def texts(subcommand: ModuleType) -> dict[str, Any]:
+    """What the help of a subcommand says, apart from its options."""
+    description = getattr(subcommand, "DESCRIPTION", f"{subcommand.HELP[0].upper()}{subcommand.HELP[1:]}.")
+    return {"description": description, "epilog": f"examples:\n{subcommand.EXAMPLES}"}
+
+
+def whole_parser(with_bare_prompt: bool = False) -> ArgumentParser:
+    """All subcommands with all their options, to show and to complete them.
+
+    Args:
+        with_bare_prompt: whether the options of `generate` are those of the command itself, too.
+    """
+    parser = ArgumentParser(prog=COMMAND, description=DESCRIPTION, epilog=f"`{COMMAND} SUBCOMMAND --help` tells more.")
+    parser.add_argument("--version", action="version", version=f"numpy_gpt2 {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        help="print a script for tab completion in bash, zsh or fish (docs/guide.md says where to put it)",
+    )
+    if with_bare_prompt:
+        import_subcommand("generate").add_options(parser, with_prompt=False)
+    subparsers = parser.add_subparsers(metavar="SUBCOMMAND", title="subcommands")
+    for name in SUBCOMMANDS:
+        subcommand = import_subcommand(name)
+        subcommand.add_options(subparsers.add_parser(name, help=subcommand.HELP, **texts(subcommand)))
+    return parser
+
+
+def completion(shell: str) -> str:
+    """A script for tab completion.
+
+    Raises:
+        ImportError: shtab is not installed.
+    """
+    try:
+        import shtab
+    except ImportError:
+        raise ImportError('tab completion needs shtab: pip install "numpy_gpt2[completion]"') from None
+    parser = whole_parser(with_bare_prompt=True)
+    for _, action in all_actions(COMMAND, parser):
+        if action.metavar in ("FILE", "DIR"):
+            action.complete = shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY  # type: ignore[attr-defined]
+    return str(shtab.complete(parser, shell))
+
+
+def all_actions(command: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """All arguments of a parser and of its subparsers, each with the command that it belongs to."""
+    for action in parser._actions:
+        yield command, action
+        if isinstance(action, argparse._SubParsersAction):
+            for name, subparser in action.choices.items():
+                yield from all_actions(f"{command} {name}", subparser)
+
+
+def complain(name: str, given: Sequence[str], others: Sequence[str]) -> str:
+    """What is wrong with the arguments that a subcommand does not know, among those given."""
+    options = [] if "--" in given else [argument for argument in others if argument.startswith("-")]
+    if "--" in given and others[0].startswith("-"):
+        return f"what follows -- is the prompt: {others[0]} must come before it"
+    if not options and name == "generate":
+        return f"a prompt of several words must be in quotes; {others[0]!r} is a second one"
+    complaint = f"unrecognized arguments: {' '.join(options or others)}"
+    for command, action in all_actions(COMMAND, whole_parser()):
+        if options and options[0].partition("=")[0] in action.option_strings:
+            return f"{complaint}; `{command}` has {action.option_strings[-1]}"
+    return complaint
+
+
+def nearly_a_subcommand(prompt: str | None) -> str:
+    """A hint, if a prompt is a word that is nearly the name of a subcommand; otherwise nothing."""
+    if not prompt or not prompt.isalpha():
+        return ""
+    commands = {"help": f"{COMMAND} --help", **{name: f"{COMMAND} {name}" for name in SUBCOMMANDS}}
+    commands |= {view: f"{COMMAND} explore {view}" for view in import_subcommand("explore").VIEWS}
+    for name in difflib.get_close_matches(prompt, commands, n=1, cutoff=0.8):
+        return f"; did you mean `{commands[name]}`?"
+    return ""

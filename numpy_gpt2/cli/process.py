@@ -1,0 +1,109 @@
+"""How the command runs and ends: its streams, its messages, its exit status, and never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from ..machine.files import read_text
+
+
+def run(command: Callable[[], object]) -> int:
+    """Runs a command and returns its exit status.
+
+    The status is 0 on success and 1 after an error, which is printed as a sentence. After Ctrl-C it is 130, and
+    141 when nobody reads the output any more, as shells count; both are silent. A closed standard output or
+    standard error is treated as one that discards everything, and characters that standard output cannot show
+    become "?".
+    """
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  stays open
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        command()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the program at once, and as silently
+        return 130
+    except BrokenPipeError:
+        abandon_output()
+        return 141
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        abandon_output()
+        print(f"numpy_gpt2: {sentence(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def log_to_standard_error() -> None:
+    """Shows the package's messages as lines on standard error."""
+    logging.basicConfig(format="numpy_gpt2: %(message)s")
+    logging.getLogger("numpy_gpt2").setLevel(logging.INFO)
+
+
+def read_input(name: str) -> str:
+    """The text in a file, or that of standard input if the name is a dash.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is not UTF-8.
+    """
+    if name == "-":
+        return standard_input().read().removeprefix("\ufeff")
+    try:
+        return read_text(Path(name))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {name}") from None
+
+
+def standard_input() -> TextIO:
+    """Standard input, with any line ends; the tokenizer complains about bytes in it that are not text.
+
+    A closed standard input is an empty one. To be called once, before anything is read.
+    """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape", newline=None)
+    return sys.stdin or io.StringIO()
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether the stream is a terminal; a closed stream is not."""
+    return stream is not None and stream.isatty()
+
+
+def is_file(stream: IO[str]) -> bool:
+    """Whether the stream is a file on disk, so that nobody sees it grow."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or not a stream of the operating system
+        return False
+
+
+def progress_bar(total: int, unit: str) -> AbstractContextManager[Any]:
+    """A progress bar (tqdm) on standard error, if that is a terminal and the work takes longer than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, unit_scale=True, delay=2, leave=False, disable=None)
+
+
+def sentence(error: Exception) -> str:
+    """What to print about an error."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return str(error) or "there is not enough memory"  # a MemoryError of Python has no text
+
+
+def abandon_output() -> None:
+    """Discards what standard output still holds, which the interpreter would otherwise try to write when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed, or not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

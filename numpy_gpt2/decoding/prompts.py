@@ -1,0 +1,113 @@
+"""Prompts from outside, checked and made into the rows that `generation.generate_batch` lets grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .. import checks, sampling
+from ..params import Array, HParams
+from ..text.padding import Batch
+from ..tokenizer import Tokenizer
+from .detokenizer import Detokenizer
+from .options import Options, count_new_tokens, stop_strings
+from .row import Row
+
+Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
+
+
+def start_rows(
+    prompts: Sequence[Prompt],
+    n_each: int,
+    options: Options,
+    hparams: HParams,
+    tokenizer: Tokenizer | None,
+    with_log_probabilities: bool = True,
+) -> list[Row]:
+    """The rows of a batch: n_each for each prompt.
+
+    Row i draws its tokens from random stream i of the seed, whatever the other rows are.
+
+    Args:
+        prompts: text or token ids.
+        n_each: the number of rows for each prompt.
+        options: as `check_options` returns them.
+        hparams, tokenizer: those of the model.
+        with_log_probabilities: as for `Row`.
+
+    Raises:
+        ValueError: a prompt cannot be read or is too long, or the options are about text and there is no
+            vocabulary.
+    """
+    stop = stop_strings(options.stop)
+    if stop or options.return_full_text:
+        require(tokenizer)
+    encoded = []
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            ids = encode_prompt(prompt, hparams, tokenizer, options.slide)
+            encoded.append((prompt, ids, count_new_tokens(options, len(ids))))
+        except ValueError as error:
+            raise ValueError(f"prompt {number}: {error}" if len(prompts) > 1 else str(error)) from None
+    seed = options.seed if isinstance(options.seed, np.random.SeedSequence) else np.random.SeedSequence(options.seed)
+    streams = iter(seed.spawn(len(prompts) * n_each))
+    rows = []
+    for prompt, ids, max_new_tokens in encoded:
+        before = tokenizer.decode_bytes(ids) if tokenizer and options.return_full_text and len(prompt) else b""
+        for _ in range(n_each):
+            rng = np.random.default_rng(next(streams))
+            choose = partial(sampling.next_token, rng=rng, **options.sampling)
+            detokenizer = Detokenizer(tokenizer, stop, before) if tokenizer else None
+            end_of_text = tokenizer.end_of_text if tokenizer else None
+            rows.append(Row(ids, choose, max_new_tokens, end_of_text, detokenizer, with_log_probabilities))
+    return rows
+
+
+def encode_prompt(prompt: Prompt, hparams: HParams, tokenizer: Tokenizer | None, slide: bool) -> list[int]:
+    """The ids of a prompt. For an empty one, `<|endoftext|>`, after which the model begins a new text.
+
+    Raises:
+        ValueError: the prompt is text and there is no vocabulary, its ids are not ids of this model, or there
+            are more of them than the context holds and it does not slide.
+    """
+    if isinstance(prompt, str):
+        prompt = require(tokenizer).encode(prompt)
+    empty = isinstance(prompt, Sized) and len(prompt) == 0
+    batch = checks.check_ids([tokenizer.end_of_text] if tokenizer and empty else prompt, hparams)
+    if len(batch) > 1:
+        raise ValueError("a prompt is one row of token ids, and this is several")
+    if not slide:
+        try:
+            checks.check_fits(batch, hparams)
+        except ValueError as error:
+            raise ValueError(f"{error}; slide (--slide) would read only its last part") from None
+    return batch[0].tolist()
+
+
+def as_prompts(prompt: Any) -> tuple[list[Any], bool]:
+    """The prompts, given one (text, or a row of ids) or several; and whether several were given.
+
+    The padding of a `Batch` does not count. An empty list is a list without prompts, not a prompt without ids.
+    """
+    if isinstance(prompt, (str, bytes)) or not np.iterable(prompt):
+        return [prompt], False
+    if isinstance(prompt, Batch):
+        return [ids[:length] for ids, length in zip(prompt.ids, prompt.lengths, strict=True)], True
+    items = list(prompt)
+    return (items, True) if not items or np.iterable(items[0]) else ([items], False)
+
+
+def require(tokenizer: Tokenizer | None) -> Tokenizer:
+    """The tokenizer, where text is given or asked for.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    if tokenizer is None:
+        raise ValueError(
+            "this model came without a vocabulary (tokenizer.json, or vocab.json and merges.txt) and knows only ids"
+        )
+    return tokenizer

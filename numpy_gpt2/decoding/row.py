@@ -1,0 +1,108 @@
+"""One text of the batch while it grows, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from .. import layers
+from ..params import Array
+from .detokenizer import Detokenizer
+
+# The model ended the text; as many tokens as asked for were generated; a stop string came; or the context is full.
+FinishReason: TypeAlias = Literal["end_of_text", "length", "stop", "context"]
+
+
+class Generation(NamedTuple):
+    """A continuation, with what is known about it."""
+
+    text: str  # the continuation, after the prompt if that was asked for; "" without a vocabulary
+    ids: list[int]  # the tokens of the continuation; a stop string may cut off part of the text of the last one
+    log_probabilities: list[float]  # of these tokens, before any sampling option; empty if not asked for
+    finish_reason: FinishReason
+
+
+class Row:
+    """One text of the batch, in token ids.
+
+    Args:
+        prompt: what the text begins with, at least one token.
+        choose: returns the next token, given its logits, `[n_vocab]`, and, as `ids`, all tokens before it.
+        max_new_tokens: the most tokens to add.
+        end_of_text: the token that ends a text; it does not become part of the continuation.
+        detokenizer: turns the tokens into characters, and looks for stop strings.
+        with_log_probabilities: whether to keep the log-probability of each token, which takes a moment.
+
+    Attributes:
+        tokens: the prompt and the continuation.
+        n_prompt: how many of the tokens are the prompt.
+        max_new_tokens, detokenizer: as given.
+        log_probabilities: the natural logarithms of the probabilities that the model gave to the tokens of the
+            continuation; empty if not asked for.
+        finish_reason: why the text ended; None while it grows.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        choose: Callable[..., int],
+        max_new_tokens: int,
+        end_of_text: int | None = None,
+        detokenizer: Detokenizer | None = None,
+        with_log_probabilities: bool = True,
+    ) -> None:
+        self.tokens = list(prompt)
+        self.n_prompt = len(prompt)
+        self.max_new_tokens = max_new_tokens
+        self.detokenizer = detokenizer
+        self.log_probabilities: list[float] = []
+        self.finish_reason: FinishReason | None = None if max_new_tokens else "length"
+        self._context_start = 0
+        self._choose = choose
+        self._end_of_text = end_of_text
+        self._with_log_probabilities = with_log_probabilities
+
+    @property
+    def ids(self) -> list[int]:
+        """The continuation."""
+        return self.tokens[self.n_prompt :]
+
+    @property
+    def context(self) -> list[int]:
+        """The tokens that the model sees."""
+        return self.tokens[self._context_start :]
+
+    def grow(self, logits: Array) -> None:
+        """Adds the token that is chosen from the logits, `[n_vocab]`, or ends the text."""
+        token = self._choose(logits, ids=self.tokens)
+        if token == self._end_of_text:
+            self.finish_reason = "end_of_text"
+            return
+        self.tokens.append(token)
+        if self._with_log_probabilities:
+            self.log_probabilities.append(float(layers.log_softmax(logits)[token]))
+        if self.detokenizer and self.detokenizer.add(token):
+            self.finish_reason = "stop"
+            n_tokens = self.detokenizer.n_tokens
+            del self.tokens[self.n_prompt + n_tokens :], self.log_probabilities[n_tokens:]
+        elif len(self.tokens) - self.n_prompt == self.max_new_tokens:
+            self.finish_reason = "length"
+
+    def slide_or_end(self, n_ctx: int, slide: bool) -> bool:
+        """If the context is full, keeps only its newest half, or else ends the text. Returns whether it slid."""
+        if self.finish_reason or len(self.tokens) - self._context_start < n_ctx:
+            return False
+        if slide:
+            self._context_start = len(self.tokens) - (n_ctx - n_ctx // 2)  # at least one token stays
+        else:
+            self.finish_reason = "context"
+        return slide
+
+    def generation(self) -> Generation:
+        """The result, once the text has ended."""
+        assert self.finish_reason
+        text = ""
+        if self.detokenizer:
+            self.detokenizer.finish()
+            text = self.detokenizer.text
+        return Generation(text, self.ids, self.log_probabilities, self.finish_reason)

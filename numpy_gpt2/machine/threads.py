@@ -1,0 +1,30 @@
+"""How many threads NumPy's matrix products use."""
+
+from __future__ import annotations
+
+import logging
+from numbers import Integral
+
+import numpy  # noqa: F401  (threadpoolctl finds only libraries that are loaded, and this loads NumPy's)
+
+log = logging.getLogger(__name__)
+
+
+def set_threads(n: int) -> None:
+    """Makes matrix products use n threads from now on, in the whole process.
+
+    Where NumPy multiplies with a library whose threads cannot be set at run time, such as Accelerate on macOS,
+    nothing changes and a warning is logged.
+
+    Raises:
+        ValueError: n is not a positive whole number.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"the number of threads must be 1 or more, not {n!r}")
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    if not libraries:
+        log.warning("the number of threads stays as it is: NumPy multiplies with a library that cannot be told it")
+    for library in libraries:
+        library.set_num_threads(int(n))

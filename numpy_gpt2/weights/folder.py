@@ -1,0 +1,385 @@
+"""A model's folder: its parameters, from files to memory and back.
+
+A folder has one of two layouts:
+
+    hparams.json, checkpoint, model.ckpt.*    OpenAI's, which only TensorFlow can read
+    config.json, model.safetensors            Hugging Face's, which is memory-mapped and so loads at once
+
+When an OpenAI checkpoint is loaded for the first time, the model is also saved in Hugging Face's layout, in the
+same folder. Later loads use that. `config.py` reads the hyperparameters, `vocabulary.py` the vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ..machine.files import locked, sync, write_atomically
+from ..params import Array, HParams, Linear, Params, build, count_params, named_arrays, shapes
+from ..text.vocabulary import find_vocabulary
+from ..tokenizer import Tokenizer
+from . import tensorflow
+from .config import check_multiple_choice, is_written_here, write_configs
+from .safetensors import Tensor, open_file, open_shards, write_file
+
+log = logging.getLogger(__name__)
+
+# The multiple-choice head of GPT2DoubleHeadsModel.
+SUMMARY = "multiple_choice_head.summary"
+
+# Arrays that are not parameters of the language model: that head, and the causal masks in older files.
+NOT_PARAMETERS = re.compile(rf"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|{SUMMARY}\.(weight|bias)")
+
+# The number of a block, in the name of an array in either layout.
+BLOCK_NUMBER = re.compile(r"(?:model/h|(?:transformer\.)?h\.)(\d+)")
+
+
+# Loading
+
+
+def load_params(
+    folder: Path, hparams: HParams, tokenizer: Tokenizer | None, dtype: npt.DTypeLike = np.float32
+) -> Params:
+    """Loads the parameters of the model in a folder. An OpenAI checkpoint is converted first, once.
+
+    Arrays that have the right dtype on disk are not read, but are views of the memory-mapped file. So loading
+    takes no time, and several processes share one copy.
+
+    A `model.safetensors` that came with the model is used as it is. One that was converted here is converted
+    again if the checkpoint beside it has changed since. If the folder cannot be written, the model runs from
+    memory, and a warning is logged.
+
+    Args:
+        folder: the folder.
+        hparams: the hyperparameters of the model.
+        tokenizer: its tokenizer, to be saved with a converted model; None for a model without a vocabulary.
+        dtype: the dtype of the result, float32 or float64.
+
+    Raises:
+        FileNotFoundError: the folder holds no parameters.
+        ImportError: a checkpoint must be converted, and TensorFlow is not installed or does not work.
+        ValueError: a file is damaged or does not fit the hyperparameters, or the output head is not the token
+            embeddings.
+    """
+    file, tensors = find_tensors(folder)
+    if tensors:
+        return read_tensors(file, tensors, hparams, dtype)
+    checkpoint = tensorflow.find_checkpoint(folder)
+    if not tensorflow.index_file(checkpoint).exists():
+        refuse_folder(folder)
+    try:
+        convert(folder, checkpoint, hparams, tokenizer)
+    except OSError as error:
+        log.warning(
+            "%s cannot be written (%s); the model runs from memory, and TensorFlow must read the checkpoint each time",
+            file,
+            error.strerror or error,
+        )
+        reader = open_checkpoint(checkpoint, hparams)
+        return build(hparams, lambda name, shape: reader.read(name, shape).astype(dtype, copy=False))
+    return read_tensors(file, open_file(file)[1], hparams, dtype)
+
+
+def load_multiple_choice_head(folder: Path, hparams: HParams, dtype: npt.DTypeLike = np.float32) -> Linear | None:
+    """Loads the multiple-choice head of a `GPT2DoubleHeadsModel`, a map from n_embd numbers to one.
+
+    Returns:
+        The head, or None if the model has none.
+
+    Raises:
+        FileNotFoundError: the model has a head, but no `config.json` to describe it.
+        ValueError: the head cannot be computed here, or a file is damaged.
+    """
+    file, tensors = find_tensors(folder)
+    weight, bias = f"{SUMMARY}.weight", f"{SUMMARY}.bias"
+    if weight not in tensors:
+        return None
+    check_multiple_choice(folder)
+    for name, shape in ((weight, (1, hparams.n_embd)), (bias, (1,))):
+        if name not in tensors or tensors[name].shape != shape:
+            raise ValueError(f"{file}: a multiple-choice head has an array {name} of the shape {list(shape)}")
+    return Linear(w=tensors[weight].read(dtype).T, b=tensors[bias].read(dtype))
+
+
+def find_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Finds the arrays in the safetensors files of a folder.
+
+    Returns:
+        The file to name in error messages, and the arrays by name; none if a checkpoint must be converted first.
+
+    Raises:
+        FileNotFoundError: one of several safetensors files is missing.
+        ValueError: a file is damaged.
+    """
+    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not (tensors := current_tensors(folder)) and index.exists():
+        return index, open_shards(index)
+    return file, tensors
+
+
+def current_tensors(folder: Path) -> dict[str, Tensor]:
+    """Finds the arrays in the `model.safetensors` of a folder.
+
+    Returns:
+        The arrays by name; none if the file does not exist, or was converted from an earlier checkpoint than
+        the one in the folder.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    file = folder / "model.safetensors"
+    if not file.exists():
+        return {}
+    metadata, tensors = open_file(file)
+    if "numpy_gpt2.index_sha256" in metadata:
+        checkpoint = tensorflow.find_checkpoint(folder)
+        if (
+            tensorflow.index_file(checkpoint).exists()
+            and not tensorflow.fingerprint(checkpoint).items() <= metadata.items()
+        ):
+            return {}
+    return tensors
+
+
+def refuse_folder(folder: Path) -> NoReturn:
+    """Reports that no parameters can be loaded from a folder.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: there are, but as a pickle.
+    """
+    for pickle in sorted(folder.glob("pytorch_model*.bin")):
+        raise ValueError(
+            f"{pickle} is a Python pickle, which can run any program when it is opened, and so is not opened here: "
+            "with transformers, from_pretrained and then save_pretrained make a model.safetensors of it"
+        )
+    index = tensorflow.index_file(tensorflow.find_checkpoint(folder))
+    raise FileNotFoundError(f"{folder} holds no parameters: neither model.safetensors nor {index.name}")
+
+
+def open_checkpoint(checkpoint: Path, hparams: HParams) -> tensorflow.CheckpointReader:
+    """Opens an OpenAI checkpoint, and checks the names and shapes of its arrays.
+
+    Raises:
+        ImportError: TensorFlow is not installed, or does not work.
+        ValueError: the checkpoint is damaged, or `check_arrays` rejects it.
+    """
+    reader = tensorflow.CheckpointReader(checkpoint)
+    check_arrays(checkpoint, reader.shapes, hparams, tensorflow.checkpoint_spelling)
+    return reader
+
+
+def read_tensors(file: Path, tensors: dict[str, Tensor], hparams: HParams, dtype: npt.DTypeLike = np.float32) -> Params:
+    """Reads the parameters from arrays with the names of Hugging Face's `GPT2Model` or `GPT2LMHeadModel`.
+
+    Args:
+        file: the file to name in an error message.
+        tensors: the arrays by name.
+        hparams: the hyperparameters of the model.
+        dtype: the dtype of the result, float32 or float64.
+
+    Raises:
+        ValueError: `check_arrays` rejects the arrays, one of them does not hold floating-point numbers or
+            belongs to another kind of model, or the output head is not the token embeddings.
+    """
+    prefix = "transformer." if "transformer.wte.weight" in tensors else ""
+
+    def spell(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+        return prefix + hugging_face_name(name), shape
+
+    def read(name: str) -> Array:
+        try:
+            return tensors[name].read(dtype)
+        except ValueError as error:
+            raise ValueError(f"{file}: the array {name}: {error}") from None
+
+    check_arrays(file, {name: tensor.shape for name, tensor in tensors.items()}, hparams, spell)
+    known = {spell(*parameter)[0] for parameter in shapes(hparams).items()} | {"lm_head.weight"}
+    if others := [name for name in tensors if name not in known and not NOT_PARAMETERS.fullmatch(name)]:
+        raise ValueError(f"{file}: the array {others[0]} is no part of GPT-2, so this is another kind of model")
+    params = build(hparams, lambda name, shape: read(spell(name, shape)[0]))
+    if "lm_head.weight" in tensors and not np.array_equal(read("lm_head.weight"), params.wte):
+        raise ValueError(f"{file}: lm_head.weight differs from wte, but GPT-2's output head is its token embeddings")
+    return params
+
+
+def check_arrays(
+    file: Path,
+    actual: Mapping[str, tuple[int, ...]],
+    hparams: HParams,
+    spell: Callable[[str, tuple[int, ...]], tuple[str, tuple[int, ...]]],
+) -> None:
+    """Checks that a file has every array of a model with these hyperparameters, in the right shape.
+
+    Args:
+        file: the file to name in an error message.
+        actual: the shape of each array in the file.
+        hparams: the hyperparameters.
+        spell: turns the name and shape of a parameter into those of the array in the file.
+
+    Raises:
+        ValueError: an array is missing or has another shape, or the number of blocks differs: a model without
+            its last blocks would run, but write nonsense.
+    """
+    blocks = [int(match[1]) for name in actual if (match := BLOCK_NUMBER.match(name))]
+    n_layer = max(blocks, default=-1) + 1
+    if n_layer != hparams.n_layer:
+        raise ValueError(f"{file} holds {n_layer} blocks, but the hyperparameters say {hparams.n_layer}")
+    for name, shape in (spell(*parameter) for parameter in shapes(hparams).items()):
+        if name not in actual:
+            raise ValueError(f"{file}: the array {name} is missing")
+        if actual[name] != shape:
+            raise ValueError(
+                f"{file}: the array {name} has the shape {list(actual[name])}, "
+                f"but the hyperparameters ask for {list(shape)}"
+            )
+
+
+def hugging_face_name(name: str) -> str:
+    """The name of a parameter in Hugging Face's `GPT2Model`; in `GPT2LMHeadModel`, it is preceded by `transformer.`.
+
+    >>> hugging_face_name("h0/attn/c_attn/w"), hugging_face_name("wte")
+    ('h.0.attn.c_attn.weight', 'wte.weight')
+    """
+    if name in ("wte", "wpe"):
+        return f"{name}.weight"
+    *path, kind = name.split("/")
+    return re.sub(r"^h(\d+)", r"h.\1", ".".join(path)) + {"w": ".weight", "g": ".weight", "b": ".bias"}[kind]
+
+
+# Saving
+
+
+def save(
+    folder: Path, hparams: HParams, params: Params, tokenizer: Tokenizer | None, head: Linear | None = None
+) -> None:
+    """Saves a model in Hugging Face's layout, for `from_pretrained` and `load_params`.
+
+    The folder is created if it does not exist. A model that was saved to it before is replaced.
+
+    Args:
+        folder: the folder.
+        hparams: the hyperparameters.
+        params: the parameters.
+        tokenizer: the tokenizer; None for a model without a vocabulary.
+        head: the multiple-choice head, if the model has one.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: the folder holds another model, or a vocabulary, that was not saved here.
+    """
+    config = folder / "config.json"
+    names = ("hparams.json", "checkpoint", "encoder.json", "vocab.bpe", "tokenizer.json")
+    foreign = [folder / name for name in names if (folder / name).exists()]
+    if not config.exists() or not is_written_here(config):
+        foreign += [file for file in (config, *sorted(folder.glob("model.*"))) if file.exists()]
+    if foreign:
+        raise ValueError(
+            f"{folder} holds another model or its vocabulary ({foreign[0].name}): save to a folder of its own"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = dict(named_arrays(params))
+    with locked(folder):
+        write_model(folder, hparams, tokenizer, lambda name, _: arrays[name], params.wte.dtype, {}, head)
+
+
+def convert(folder: Path, checkpoint: Path, hparams: HParams, tokenizer: Tokenizer | None) -> None:
+    """Saves the model of an OpenAI checkpoint in Hugging Face's layout, in the same folder.
+
+    Only one array at a time is in memory.
+
+    Raises:
+        ImportError, ValueError: as for `open_checkpoint`.
+        OSError: the folder cannot be written.
+    """
+    from tqdm import tqdm
+
+    with locked(folder):
+        if current_tensors(folder):  # another process has converted the checkpoint in the meantime
+            return
+        reader = open_checkpoint(checkpoint, hparams)
+        log.info("converting %s to model.safetensors, which is done once", checkpoint)
+        size = 4 * count_params(hparams)
+        # disable=None: the bar is shown only on a terminal
+        with tqdm(desc="converting", total=size, unit="B", unit_scale=True, disable=None) as progress:
+
+            def read(name: str, shape: tuple[int, ...]) -> Array:
+                array = reader.read(name, shape)
+                progress.update(4 * array.size)
+                return array
+
+            write_model(folder, hparams, tokenizer, read, np.float32, tensorflow.fingerprint(checkpoint))
+
+
+def write_model(
+    folder: Path,
+    hparams: HParams,
+    tokenizer: Tokenizer | None,
+    read: Callable[[str, tuple[int, ...]], Array],
+    dtype: npt.DTypeLike,
+    metadata: Mapping[str, str],
+    head: Linear | None = None,
+) -> None:
+    """Writes a model in Hugging Face's layout.
+
+    First the old parameters are deleted, then the configuration and the vocabulary are replaced, and the new
+    parameters appear last. So a process that is killed at any moment never leaves the parameters of one model
+    beside the configuration of another. A `config.json` that was not written here stays as it is.
+
+    Args:
+        folder: the folder, which must be locked.
+        hparams: the hyperparameters.
+        tokenizer: the tokenizer; None for a model without a vocabulary.
+        read: called with the name and shape of one parameter after another; returns its array.
+        dtype: the dtype to write, float32 or float64.
+        metadata: entries for the metadata of the safetensors file.
+        head: the multiple-choice head, if the model has one.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    file, config = folder / "model.safetensors", folder / "config.json"
+    parameters = {f"transformer.{hugging_face_name(name)}": (name, shape) for name, shape in shapes(hparams).items()}
+    head_arrays = {f"{SUMMARY}.weight": head.w.T, f"{SUMMARY}.bias": head.b} if head else {}
+
+    def write(temporary: Path) -> None:
+        write_file(
+            temporary,
+            {name: shape for name, (_, shape) in parameters.items()}
+            | {name: array.shape for name, array in head_arrays.items()},
+            dtype,
+            lambda name: head_arrays[name] if name in head_arrays else read(*parameters[name]),
+            {"format": "pt", **metadata},  # "pt": the names and shapes are those of the PyTorch model
+        )
+        sync(temporary)
+        file.unlink(missing_ok=True)
+        if not config.exists() or is_written_here(config):
+            write_configs(folder, hparams, tokenizer, dtype, double_heads=head is not None)
+
+    write_atomically(file, write)
+
+
+# What a folder holds
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder has every file that is needed to load a model. Large files are not opened to find out."""
+    described = any((folder / name).exists() for name in ("hparams.json", "config.json"))
+    return described and bool(find_vocabulary(folder, whole=True)) and holds_params(folder)
+
+
+def holds_params(folder: Path) -> bool:
+    """Whether a folder has parameters, in either layout."""
+    if any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return True
+    try:
+        checkpoint = tensorflow.find_checkpoint(folder)
+    except ValueError:
+        return False
+    return tensorflow.index_file(checkpoint).exists() and tensorflow.data_file(checkpoint).exists()

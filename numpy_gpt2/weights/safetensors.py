@@ -1,0 +1,173 @@
+"""Safetensors files, in which Hugging Face keeps models: arrays that are used in place, straight from the disk.
+
+A file has three parts:
+
+    8 bytes       the length of the header, least significant byte first
+    the header    JSON: the dtype, shape and position of each array, by its name
+    the data      the arrays, one after another
+
+A memory-mapped file need not be read: the operating system loads each page when it is first used.
+
+Source: the description of the format at https://github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..machine.files import read_json
+from ..params import Array
+
+# The floating-point types of the format, and the dtypes as which NumPy reads them.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16
+}
+
+
+class Tensor(NamedTuple):
+    """An array in a memory-mapped file."""
+
+    memory: mmap.mmap  # the whole file
+    dtype: str  # as the format names it: F32, BF16, ...
+    shape: tuple[int, ...]
+    start: int  # offset of the first byte in the file
+    end: int  # offset after the last byte
+
+    def read(self, dtype: npt.DTypeLike) -> Array:
+        """The array: a view of the file if it has this dtype there, otherwise a converted copy.
+
+        Writing to a view changes a private copy of the page in memory, never the file.
+
+        Raises:
+            ValueError: the array does not hold floating-point numbers.
+        """
+        if self.dtype not in DTYPES:
+            raise ValueError(f"it has the type {self.dtype}, not a float type")
+        array = np.frombuffer(self.memory, DTYPES[self.dtype], math.prod(self.shape), self.start).reshape(self.shape)
+        if self.dtype == "BF16":  # a bfloat16 is the upper half of a float32
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        return np.require(array, dtype, requirements=["ALIGNED", "WRITEABLE"])
+
+
+def open_file(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Opens a safetensors file.
+
+    Returns:
+        The metadata, and the arrays by name, none of which has been read yet.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a safetensors file, or is cut short.
+    """
+    with file.open("rb") as opened:
+        try:
+            memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+        except ValueError:
+            raise ValueError(
+                f"{file} is empty: replace it with a sound copy, or delete it if it was converted from a checkpoint"
+            ) from None
+    try:
+        data_start = 8 + int.from_bytes(memory[:8], "little")
+        header = json.loads(memory[8:data_start])
+        metadata = header.pop("__metadata__", {})
+        tensors = {
+            name: Tensor(
+                memory,
+                dtype=entry["dtype"],
+                shape=tuple(entry["shape"]),
+                start=data_start + entry["data_offsets"][0],
+                end=data_start + entry["data_offsets"][1],
+            )
+            for name, entry in header.items()
+        }
+        is_valid = isinstance(metadata, dict) and all(
+            data_start <= start <= end <= len(memory)
+            and all(type(n) is int and n >= 0 for n in (*shape, start, end))
+            and (dtype not in DTYPES or end - start == math.prod(shape) * DTYPES[dtype].itemsize)
+            for _, dtype, shape, start, end in tensors.values()
+        )
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            f"{file} is not a safetensors file, or is damaged or cut short: replace it with a sound copy, "
+            "or delete it if it was converted from a checkpoint"
+        )
+    return metadata, tensors
+
+
+def open_shards(index: Path) -> dict[str, Tensor]:
+    """Opens the safetensors files of a model that is split into several.
+
+    Args:
+        index: the JSON file that gives the file of each array.
+
+    Returns:
+        The arrays of all files, by name.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: the index is malformed, or a file is damaged or lacks an array.
+    """
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in weight_map.values()
+    ):
+        raise ValueError(f"{index} does not give a safetensors file of the same folder for each array, as weight_map")
+    shards = {}
+    for name in {*weight_map.values()}:
+        try:
+            _, shards[name] = open_file(index.with_name(name))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{name}, which {index.name} lists, is missing in {index.parent}") from None
+    for array, name in weight_map.items():
+        if array not in shards[name]:
+            raise ValueError(f"{index.with_name(name)}: the array {array} is missing, which {index.name} lists there")
+    return {array: shards[name][array] for array, name in weight_map.items()}
+
+
+def write_file(
+    file: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: npt.DTypeLike,
+    read: Callable[[str], Array],
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes a safetensors file, array by array, so that only one of them need be in memory at a time.
+
+    Args:
+        file: the file.
+        shapes: the shape of each array, by name.
+        dtype: the dtype to write all arrays in: float32 or float64.
+        read: called with one name after another; returns the array.
+        metadata: entries for the metadata in the header.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    type_names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * little_endian.itemsize
+        header[name] = {"dtype": type_names[little_endian], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # spaces, so that the data is aligned
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            opened.write(np.ascontiguousarray(read(name), little_endian).data)

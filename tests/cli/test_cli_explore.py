@@ -1,0 +1,228 @@
+"""`numpy-gpt2 explore`: each table, each picture, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SHAPES, random_model
+
+import numpy_gpt2
+from numpy_gpt2.cli import explore
+from numpy_gpt2.cli.parser import ArgumentParser
+from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.inside import tables
+
+TEXT = "The king gave his daughter to the miller."
+VIEWS = [
+    ["params"],
+    ["tokens", TEXT],
+    ["next", TEXT, "--temperature", "0.5", "--top-k", "4"],
+    ["attention", TEXT],
+    ["attention", TEXT, "--layer", "2"],
+    ["attention", TEXT, "--layer", "2", "--head", "1"],
+    ["lens", TEXT],
+    ["positions"],
+    ["weights", "h1/attn/c_attn/w[:300,:300]"],
+    ["trace", TEXT],
+    ["mask", TEXT, "--layer", "1", "--head", "3"],
+]
+
+
+@pytest.fixture(autouse=True)
+def no_models_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMPY_GPT2_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "numpy_gpt2", "explore", *args]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, **options)
+
+
+def table(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
+    """The lines that a view prints, in this process."""
+    parser = ArgumentParser(prog="numpy-gpt2 explore")
+    explore.add_options(parser)
+    explore.run(parser.parse_args([*args, "--model", "tiny"]))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_every_view_is_tested_here() -> None:
+    assert {args[0] for args in VIEWS} == {*explore.VIEWS}
+
+
+@pytest.mark.parametrize("args", VIEWS, ids=" ".join)
+def test_each_prints_a_table_and_draws_a_picture(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    plain = table(capsys, *args)
+    assert len(plain) > 2
+    assert len({*plain}) > 2
+    assert table(capsys, *args, "-o", "picture.png") == plain
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_params(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = table(capsys, "params")
+    assert lines[0].split() == ["name", "shape", "size", "mean", "deviation"]
+    assert lines[1].split()[0] == "wte"
+    assert lines[-1] == "5,853,184 parameters in 76 arrays"
+    assert len(lines) == 76 + 3
+
+
+def test_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = table(capsys, "tokens", "The king")
+    assert [line.split() for line in lines] == [
+        ["position", "id", "piece", "bytes", "merges"],
+        ["0", "464", "The", "54", "68", "65", "h", "e,", "T", "he"],
+        ["1", "479", "␣k", "20", "6b", "Ġ", "k"],
+        ["2", "278", "ing", "69", "6e", "67", "i", "n,", "in", "g"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        (["--top-k", "2"], {"top_k": 2}),
+        (["--min-p", "0.1", "--repetition-penalty", "1.3"], {"min_p": 0.1, "repetition_penalty": 1.3}),
+        (["--greedy"], {"temperature": 0}),
+        ([], {}),
+    ],
+    ids=str,
+)
+def test_next(tiny: GPT2, capsys: pytest.CaptureFixture[str], args: list[str], options: dict[str, float]) -> None:
+    """By default no sampling option has an effect, unlike those of `generate`."""
+    text = "The king was very, very"
+    lines = table(capsys, "next", text, "-n", "60", *args)
+    assert lines[0].split() == ["rank", "id", "token", "probability", "drawn", "with"]
+    expected = tables.next_tokens(tiny, text, 60, **options)
+    assert len(lines) == 61
+    for line, chance in zip(lines[1:], expected, strict=True):
+        _, id, _, probability, drawn = line.split()
+        assert (int(id), float(probability), float(drawn)) == pytest.approx(chance, abs=1e-6)
+    assert any(chance.drawn != pytest.approx(chance.probability, abs=1e-6) for chance in expected) == bool(args)
+
+
+def test_attention(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tables.attention_weights(tiny, TEXT)
+    lines = table(capsys, "attention", TEXT, "--layer", "4", "--head", "2")
+    labels = tables.token_labels(tiny.tokenizer, tables.read_ids(tiny, TEXT))
+    for line, label, row in zip(lines[1:], labels, weights[4, 2], strict=True):
+        assert line.split()[:3] == [label, labels[row.argmax()], f"{row.max():.3f}"]
+    lines = table(capsys, "attention", TEXT)
+    assert len(lines) == 2 + 6 * 4
+    assert lines[2 + 4 * 4 + 2].split()[:3] == ["h4", "2", f"{weights[4, 2, 1:, 0].mean():.3f}"]
+
+
+def test_lens_and_mask(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = tables.read_ids(tiny, TEXT)
+    lines = table(capsys, "lens", TEXT)
+    last = tables.token_labels(tiny.tokenizer, tiny.logits(ids)[0].argmax(-1))
+    assert [line.split()[-1] for line in lines[2:]] == last
+    lines = table(capsys, "mask", TEXT, "--layer", "1", "--head", "3")
+    assert lines[2].split()[1:3] == ["The", "1.000"]  # with the mask, the first token sees only itself
+    assert 0 < float(lines[2].split()[-1]) < 1  # without it, also what follows
+    assert float(lines[-1].split()[-1]) == 0  # nothing follows the last token
+
+
+def test_trace(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    with numpy_gpt2.trace("h3/mlp/*") as t:
+        tiny.logits(TEXT)
+    lines = table(capsys, "trace", TEXT, "--names", "h3/mlp/*")
+    assert [line.split()[0] for line in lines] == ["name", *t]
+    assert f"[1, {t['h3/mlp/hidden'].shape[1]}, 1024]" in lines[2]
+    assert f"layers.py:{t.steps[1].line}" in lines[2]
+
+
+def test_weights(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = table(capsys, "weights", "h1/mlp/c_fc/b")
+    b = tiny.params.h[1].mlp.c_fc.b
+    numbers = [line.split()[-1] for line in lines[2:]]
+    assert numbers == [f"{x:.5f}" for x in (b.mean(dtype=np.float64), b.std(), b.min(), np.median(b), b.max())]
+
+
+def test_any_model_and_a_text_of_one_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of another shape, with random weights and no vocabulary, so that it cannot read text."""
+    numpy_gpt2.save(random_model(SHAPES[1], "float32"), tmp_path / "mine")
+    result = run("params", "--model", str(tmp_path / "mine"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1].split()[:3] == ["wte", "[11,", "10]"]
+    result = run("next", "Hello", "--model", str(tmp_path / "mine"))
+    assert result.returncode == 1
+    assert "this model came without a vocabulary" in result.stderr
+    assert table(capsys, "attention", "The") == ["a single token can only look at itself"]
+    for args in VIEWS:
+        if TEXT in args:
+            assert table(capsys, *["The" if arg == TEXT else arg for arg in args])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["next", ""], "there is no text to look at: give one, in quotes"),
+        (["tokens", ""], "there is no text to look at"),
+        (["attention", TEXT, "--layer", "6"], "--layer must be 0 to 5 for this model, not 6"),
+        (["attention", TEXT, "--layer", "0", "--head", "-1"], "--head must be 0 to 3 for this model, not -1"),
+        (["attention", TEXT, "--head", "0"], "say which with --layer"),
+        (["mask", TEXT, "--layer", "9"], "--layer must be 0 to 5"),
+        (["next", TEXT, "-n", "0"], "-n must be a whole number, 1 or more, not 0"),
+        (["next", TEXT, "--top-p", "2"], "top_p must be above 0 and at most 1"),
+        (["lens", "the " * 300], "are too many for this model, whose context holds 256"),
+        (["weights", "h9/ln_1/g"], "there is no parameter 'h9/ln_1/g'; did you mean"),
+        (["trace", TEXT, "--names", "h9/*"], "no array has a name like 'h9/*'"),
+        (
+            ["params", "-o", "picture.txt"],
+            "cannot be written to picture.txt: the name must end in .png, .svg, .pdf",
+        ),
+        (["params", "-o", "no/folder/picture.png"], "there is no folder no/folder for the picture"),
+    ],
+)
+def test_bad_input_is_reported(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "-o" in args:
+        pytest.importorskip("matplotlib")
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        table(capsys, *args)
+    assert message in str(error.value)
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    result = run("tokens", "-", input="Once upon a time\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 6  # the line end at the end of the input is not a token
+    assert run("tokens", input="Once upon a time\n").stdout == result.stdout
+    assert "aughter" in run("tokens", stdin=subprocess.DEVNULL).stdout  # the default sentence
+    assert "there is no text to look at" in run("tokens", "-", input="").stderr
+    result = run("weights", "h9/ln_1/g", "--model", "tiny")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("numpy_gpt2: there is no parameter 'h9/ln_1/g'; did you mean")
+    assert len(result.stderr.splitlines()) == 1
+    result = run("nonsense")
+    assert result.returncode == 2
+    assert "numpy_gpt2: argument VIEW: invalid choice: 'nonsense'" in result.stderr
+    result = run("next", TEXT)
+    assert result.returncode == 0
+    assert "using tiny, a small model" in result.stderr
+
+
+def test_tables_do_not_need_matplotlib(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('No module named matplotlib')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert run("params", env=environment).returncode == 0
+    result = run("params", "-o", "picture.png", env=environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert 'pip install "numpy_gpt2[plot]"' in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_closed_pipe(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m numpy_gpt2 explore trace --model tiny | head -n 1'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert result.stdout.split()[0] == "name"
+    assert result.stderr == ""

@@ -1,0 +1,140 @@
+"""`numpy-gpt2 score`, run as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from numpy_gpt2.gpt2 import GPT2
+
+TEXT = "Once upon a time there was a king who had a daughter.\n"
+
+
+@pytest.fixture(autouse=True)
+def no_models_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMPY_GPT2_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "numpy_gpt2", "score", *args]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, **options)
+
+
+def numbers(output: str) -> dict[str, float]:
+    """The figures of the last lines."""
+    lines = output.splitlines()[-4:]
+    return {line[:13].strip(): float(line[13:].split()[0]) for line in lines}
+
+
+def test_the_figures_are_those_of_the_library(tiny: GPT2, tmp_path: Path) -> None:
+    assert tiny.tokenizer
+    (tmp_path / "story.txt").write_text(TEXT * 40)
+    ids = tiny.tokenizer.encode(TEXT * 40)
+    assert len(ids) > 2 * 256
+    for stride in (128, 255):
+        result = run("story.txt", "--stride", str(stride), "--model", "tiny")
+        assert (result.returncode, result.stderr) == (0, "")
+        loss = tiny.loss(ids, stride=stride)
+        n_bytes = len(tiny.tokenizer.decode_bytes(ids[1:]))
+        expected = {
+            "tokens scored": len(ids) - 1,
+            "cross-entropy": loss,
+            "perplexity": tiny.perplexity(ids, stride),
+            "bits per byte": loss * (len(ids) - 1) / n_bytes / 0.6931471805599453,
+        }
+        assert numbers(result.stdout) == pytest.approx(expected, abs=1e-3)
+        assert len(result.stdout.splitlines()) == 4
+    assert run("story.txt", "--model", "tiny").stdout == run("story.txt", "--stride", "128", "--model", "tiny").stdout
+
+
+def test_bits_per_byte_counts_only_the_bytes_that_are_scored(tiny: GPT2) -> None:
+    """The bytes of the first token do not count."""
+    assert tiny.tokenizer
+    ids = tiny.tokenizer.encode("née née née née")
+    bits = tiny.loss(ids) * (len(ids) - 1) / 0.6931471805599453
+    result = run("-", input="née née née née")
+    assert numbers(result.stdout)["bits per byte"] == pytest.approx(
+        bits / len(tiny.tokenizer.decode_bytes(ids[1:])), abs=1e-4
+    )
+
+
+def test_a_short_text_is_shown_token_by_token(tiny: GPT2) -> None:
+    assert tiny.tokenizer
+    result = run("-", input="The king was very angry.")
+    head, first, *tokens = result.stdout.split("\n\n")[0].splitlines()
+    assert head.split() == ["probability", "rank", "token"]
+    assert first.split() == ["-", "-", "'The'"]
+    ids = tiny.tokenizer.encode("The king was very angry.")
+    logits = tiny.logits(ids).astype("float64")
+    for line, before, id in zip(tokens, logits[:-1], ids[1:], strict=True):
+        probability, rank, token = line.split(maxsplit=2)
+        assert float(probability) == pytest.approx(1 / sum(2.718281828459045 ** (before - before[id])), abs=1e-5)
+        assert int(rank) == 1 + sum(before > before[id])
+        assert token == repr(tiny.tokenizer.decode([id]))
+
+
+def test_a_long_text_is_shown_token_by_token_only_on_request(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text(TEXT * 10)
+    plain, shown = (run("story.txt", *args).stdout for args in ([], ["--tokens"]))
+    assert len(plain.splitlines()) == 4
+    assert shown.endswith("\n\n" + plain)
+    assert len(shown.splitlines()) == numbers(shown)["tokens scored"] + 7
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "parts"),
+    [
+        (["nowhere.txt"], "", ["there is no file nowhere.txt"]),
+        (["."], "", [".: Is a directory"]),
+        (["-"], "", ["- is too short"]),
+        (["-"], "a", ["- is too short"]),
+        (["-", "--stride", "256"], "a b c", ["stride must be a whole number, 1 to 255, not 256"]),
+        (["-", "--stride", "x"], "a b c", ["--stride", "'x'"]),
+        (["-", "--threads", "-1"], "a b c", ["the number of threads must be 1 or more, not -1"]),
+        (["-", "--model", "125M"], "a b c", ["there is no model '125M'"]),
+        ([], "", ["FILE"]),
+    ],
+    ids=str,
+)
+def test_bad_input_is_reported_in_one_line(args: list[str], text: str, parts: list[str]) -> None:
+    result = run(*args, input=text)
+    assert result.returncode in (1, 2)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    for part in parts:
+        assert part in line
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_bytes(b"caf\xe9")
+    assert "story.txt is not text in UTF-8" in run("story.txt").stderr
+
+
+def test_the_default_model_is_announced() -> None:
+    assert "using tiny, a small model" in run("-", input=TEXT).stderr
+    assert run("-", "--model", "tiny", input=TEXT).stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_ctrl_c_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text(TEXT)
+    os.mkfifo(tmp_path / "slow")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "numpy_gpt2", "score", "slow"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+        ) as process,
+        (tmp_path / "slow").open("w"),
+    ):  # opening the pipe waits until the command reads it
+        process.send_signal(signal.SIGINT)
+        output = process.communicate()
+    assert (process.returncode, output) == (130, (b"", b""))

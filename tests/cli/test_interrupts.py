@@ -1,0 +1,55 @@
+"""What Ctrl-C does while the command imports its modules, and afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HANDLERS = """
+import signal
+signal.signal(signal.SIGINT, signal.{before})
+from numpy_gpt2.cli import interrupts
+interrupts.end_silently()
+importing = signal.getsignal(signal.SIGINT)
+interrupts.raise_again()
+print(getattr(importing, "name", "raises"), getattr(signal.getsignal(signal.SIGINT), "name", "raises"))
+"""
+
+# Prints the handler when NumPy is imported, and then in place of running the subcommand.
+COMMAND = """
+import signal
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "numpy":
+            print_handler()
+
+def print_handler(command=None):
+    print(getattr(signal.getsignal(signal.SIGINT), "name", "raises"))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+from numpy_gpt2.cli import main
+main.process.run = print_handler
+main.main(["a prompt"])
+"""
+
+
+def output(code: str) -> list[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("default_int_handler", ["SIG_DFL", "raises"]), ("SIG_IGN", ["SIG_IGN", "SIG_IGN"])],
+    ids=["by default it ends the program silently, then raises", "in a background job it stays ignored"],
+)
+def test_ctrl_c(before: str, after: list[str]) -> None:
+    assert output(HANDLERS.format(before=before)) == after
+
+
+def test_the_command_ends_silently_while_it_imports_numpy() -> None:
+    assert output(COMMAND) == ["SIG_DFL", "raises"]

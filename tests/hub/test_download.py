@@ -1,0 +1,333 @@
+"""Whole models from a server on this machine that behaves like OpenAI's store and Hugging Face's hub, or worse."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import types
+from collections import namedtuple
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import random_model
+from log_messages import on_message
+from model_files import openai_variables, write_tensorflow_checkpoint
+from released_models import HPARAMS, assert_arrived, served_files, size_of
+from server import Fault, Store, serving
+
+import numpy_gpt2
+from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.hub.download import HUB, OPENAI, OPENAI_DATA, OPENAI_FILES, address, download
+from numpy_gpt2.hub.fetch import Fetcher
+from numpy_gpt2.hub.names import is_on_disk, model_folder
+from numpy_gpt2.params import count_params
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NUMPY_GPT2_MODELS", str(tmp_path / "models"))
+    monkeypatch.delenv("NUMPY_GPT2_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def fake_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TensorFlow that can be imported, which is all that a download requires of it."""
+    module = types.ModuleType("tensorflow")
+    module.__spec__ = ModuleSpec("tensorflow", loader=None)
+    monkeypatch.setitem(sys.modules, "tensorflow", module)
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2:
+    return random_model(HPARAMS, "float32")
+
+
+@pytest.fixture(scope="module")
+def files(model: GPT2, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return served_files(model, tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def store(files: dict[str, bytes]) -> Store:
+    return Store(files=dict(files))
+
+
+@pytest.fixture
+def url(store: Store) -> Iterator[str]:
+    with serving(store) as address:
+        yield address
+
+
+@pytest.fixture
+def fetcher() -> Fetcher:
+    return Fetcher(timeout=0.2, sleep=lambda pause: None)
+
+
+def set_free_space(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    """From now on, the disk has this many bytes left."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**12, 10**12, n_bytes))
+
+
+@pytest.mark.usefixtures("fake_tensorflow")
+class TestDownload:
+    @pytest.mark.parametrize("name", ["124M", "distilgpt2"])
+    def test_a_model_arrives(self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path, name: str) -> None:
+        assert not is_on_disk(name)
+        assert download(name, base_url=url, fetcher=fetcher) == tmp_path / "models" / name
+        assert_arrived(store, name, tmp_path / "models" / name)
+        assert is_on_disk(name)
+
+    def test_complete_files_are_not_fetched_again(
+        self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path
+    ) -> None:
+        folder = download("124M", base_url=url, fetcher=fetcher)
+        store.requests.clear()
+        (folder / ".lock").unlink()
+        download("124M", base_url=url, fetcher=fetcher)
+        assert store.requests == []
+        assert not (folder / ".lock").exists()  # the user may have no right to write to the folder
+        (folder / "vocab.bpe").unlink()
+        assert not is_on_disk("124M")
+        download("124M", base_url=url, fetcher=fetcher)
+        assert {request.path for request in store.requests} == {"/124M/vocab.bpe"}
+
+    @pytest.mark.parametrize("file", ["hparams.json", "encoder.json", "vocab.bpe", OPENAI_DATA])
+    def test_an_incomplete_file_of_another_program_is_fetched_again(
+        self, store: Store, url: str, fetcher: Fetcher, file: str
+    ) -> None:
+        folder = download("124M", base_url=url, fetcher=fetcher)
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[: len(content) // 2])
+        store.requests.clear()
+        download("124M", base_url=url, fetcher=fetcher)
+        assert {request.path for request in store.requests} == {f"/124M/{file}"}
+        assert_arrived(store, "124M", folder)
+
+    def test_a_missing_configuration_does_not_make_the_parameters_incomplete(
+        self, store: Store, url: str, fetcher: Fetcher
+    ) -> None:
+        folder = download("distilgpt2", base_url=url, fetcher=fetcher)
+        (folder / "config.json").unlink()
+        store.requests.clear()
+        download("distilgpt2", base_url=url, fetcher=fetcher)
+        assert {request.path for request in store.requests} == {"/distilgpt2/config.json"}
+
+    def test_a_converted_model_no_longer_needs_the_checkpoint(self, store: Store, url: str, fetcher: Fetcher) -> None:
+        folder = download("124M", base_url=url, fetcher=fetcher)
+        (folder / "model.safetensors").touch()
+        for file in folder.glob("model.ckpt.*"):
+            file.unlink()
+        store.requests.clear()
+        download("124M", base_url=url, fetcher=fetcher)
+        assert store.requests == []
+
+    def test_an_alias_is_the_same_model(self, url: str, fetcher: Fetcher, tmp_path: Path) -> None:
+        assert download("gpt2", tmp_path / "here", url, fetcher=fetcher) == tmp_path / "here" / "124M"
+
+    def test_the_environment_may_name_a_mirror(
+        self, url: str, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NUMPY_GPT2_BASE_URL", f"{url}/")
+        download("distilgpt2", fetcher=fetcher)
+        assert is_on_disk("distilgpt2")
+
+    def test_a_file_that_the_server_does_not_have(self, store: Store, url: str, fetcher: Fetcher) -> None:
+        del store.files["/124M/model.ckpt.index"]
+        with pytest.raises(FileNotFoundError, match=rf"{url}/124M/model\.ckpt\.index: the server answers 404"):
+            download("124M", base_url=url, fetcher=fetcher)
+        assert {request.method for request in store.requests} == {"HEAD"}  # nothing has been fetched before
+
+    @pytest.mark.parametrize(
+        ("name", "file", "source"),
+        [
+            ("124M", "encoder.json", "encoder.json"),
+            ("124M", "vocab.bpe", "vocab.bpe"),
+            ("distilgpt2", "vocab.json", "encoder.json"),
+            ("distilgpt2", "merges.txt", "vocab.bpe"),
+        ],
+    )
+    def test_another_vocabulary_is_refused_unless_verify_is_off(
+        self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path, name: str, file: str, source: str
+    ) -> None:
+        path = f"/{name}/{file}"
+        store.files[path] = (model_folder("tiny") / source).read_bytes()
+        with pytest.raises(ValueError, match=rf"{url}{path} is not what it should be: .*--no-verify accepts"):
+            download(name, base_url=url, fetcher=fetcher)
+        assert not (tmp_path / "models" / name / file).exists()
+        download(name, base_url=url, verify=False, fetcher=fetcher)
+        assert_arrived(store, name, tmp_path / "models" / name)
+
+    def test_openais_vocabulary_must_be_equal_byte_for_byte(self, store: Store, url: str, fetcher: Fetcher) -> None:
+        store.files["/124M/vocab.bpe"] += b"\n"
+        with pytest.raises(ValueError, match="vocab.bpe is not what it should be: vocab.bpe is not that of GPT-2"):
+            download("124M", base_url=url, fetcher=fetcher)
+
+    def test_the_data_must_have_the_size_that_follows_from_hparams_json(
+        self, store: Store, url: str, fetcher: Fetcher
+    ) -> None:
+        store.files[f"/124M/{OPENAI_DATA}"] += b"more"
+        size = 4 * count_params(HPARAMS)
+        with pytest.raises(ValueError, match=rf"{OPENAI_DATA} has {size + 4:,} bytes, but must have {size:,}"):
+            download("124M", base_url=url, fetcher=fetcher)
+        assert store.of(f"/124M/{OPENAI_DATA}") == []
+
+    @pytest.mark.parametrize(
+        ("path", "content", "complaint"),
+        [
+            ("/124M/hparams.json", b"<html>Log in</html>", "hparams.json is not JSON"),
+            ("/124M/hparams.json", b'{"n_vocab": 5}', "hparams.json does not say n_ctx"),
+            ("/distilgpt2/config.json", b"<html>", "config.json is not JSON"),
+            ("/distilgpt2/config.json", b'{"model_type": "llama"}', "model_type is 'llama'"),
+            ("/distilgpt2/vocab.json", b"<html>", "vocab.json is not JSON"),
+            ("/distilgpt2/model.safetensors", b"<html>", "model.safetensors is not a safetensors file"),
+        ],
+    )
+    def test_a_login_page_in_place_of_a_file(
+        self, store: Store, url: str, fetcher: Fetcher, path: str, content: bytes, complaint: str
+    ) -> None:
+        store.files[path] = content
+        name, file = path.strip("/").split("/")
+        with pytest.raises(ValueError, match=f"{url}{path} is not what it should be: .*{complaint}.*a login page"):
+            download(name, base_url=url, fetcher=fetcher)
+        assert not [*model_folder(name).glob(f"*{file}*")]
+
+    def test_a_model_of_another_shape_is_refused(self, store: Store, url: str, fetcher: Fetcher) -> None:
+        config = json.loads(store.files["/distilgpt2/config.json"])
+        store.files["/distilgpt2/config.json"] = json.dumps({**config, "n_layer": 3}).encode()
+        with pytest.raises(ValueError, match="holds 2 blocks, but the hyperparameters say 3"):
+            download("distilgpt2", base_url=url, fetcher=fetcher)
+        assert not is_on_disk("distilgpt2")
+
+    def test_a_full_disk_is_noticed_before_the_first_byte(
+        self, store: Store, url: str, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        total = size_of(store, "124M")
+        set_free_space(monkeypatch, total - 1)
+        with pytest.raises(
+            OSError, match=r"124M has room for 2\.40MB, but 2\.40MB of 124M are still to be downloaded: make room"
+        ):
+            download("124M", base_url=url, fetcher=fetcher)
+        assert {request.method for request in store.requests} == {"HEAD"}
+        set_free_space(monkeypatch, total)
+        download("124M", base_url=url, fetcher=fetcher)
+
+    def test_a_partial_file_needs_no_room_again(
+        self, store: Store, url: str, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.faults[f"/124M/{OPENAI_DATA}"] = [Fault(cut=500_000)] * 9
+        store.ranges = False
+        with pytest.raises(OSError, match="the download will be resumed"):
+            download("124M", base_url=url, fetcher=fetcher)
+        store.ranges, store.faults = True, {}
+        received = sum(part.stat().st_size for part in model_folder("124M").glob(".*.part"))
+        assert received > 400_000
+        room = len(store.files[f"/124M/{OPENAI_DATA}"]) - received
+        set_free_space(monkeypatch, room)
+        download("124M", base_url=url, fetcher=fetcher)
+        assert_arrived(store, "124M", model_folder("124M"))
+
+    def test_the_size_is_announced(
+        self, url: str, fetcher: Fetcher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        download("124M", base_url=url, fetcher=fetcher)
+        assert caplog.messages == [f"fetching 2.40MB of 124M from {url}/124M to {tmp_path}/models/124M"]
+
+    def test_without_a_size_no_amount_is_announced(
+        self, store: Store, url: str, fetcher: Fetcher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store.ranges, store.head_length = False, ""
+        store.faults[f"/124M/{OPENAI_DATA}"] = [Fault(cut=500_000)] * 9
+        with pytest.raises(OSError, match="the download will be resumed"):
+            download("124M", base_url=url, fetcher=fetcher)
+        caplog.clear()
+        store.ranges, store.faults = True, {}
+        download("124M", base_url=url, fetcher=fetcher)
+        assert caplog.messages[0].startswith("fetching the missing files of 124M")
+        assert_arrived(store, "124M", model_folder("124M"))
+
+    def test_a_second_download_waits_and_finds_nothing_to_do(self, store: Store, url: str) -> None:
+        fetcher = Fetcher(timeout=60)  # the server pauses until the second download waits, however long that takes
+        second_waits = threading.Event()  # or has ended
+
+        def download_again() -> None:
+            try:
+                download("124M", base_url=url, fetcher=fetcher)
+            finally:
+                second_waits.set()
+
+        second = threading.Thread(target=download_again)
+
+        def start_the_second(path: str, n: int) -> None:
+            if path.endswith(OPENAI_DATA) and not second_waits.is_set():
+                second.start()
+                second_waits.wait()
+
+        store.sent = start_the_second
+        with on_message("numpy_gpt2.machine.files", lambda message: second_waits.set()):
+            download("124M", base_url=url, fetcher=fetcher)
+            second.join()
+        assert_arrived(store, "124M", model_folder("124M"))
+        assert len(store.of(f"/124M/{OPENAI_DATA}")) == 1
+
+    @pytest.mark.parametrize("name", ["tiny", "nothing", ""])
+    def test_other_names_are_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match=f"{name} cannot be downloaded, only 124M, 355M, 774M, 1558M, distilgpt2"):
+            download(name)
+
+
+def test_the_addresses_of_the_released_models() -> None:
+    assert {address("355M", file, None) for file in OPENAI_FILES} == {f"{OPENAI}/355M/{file}" for file in OPENAI_FILES}
+    assert address("distilgpt2", "config.json", None) == f"{HUB}/config.json"
+    for url in (address("124M", "checkpoint", None), address("distilgpt2", "config.json", None)):
+        assert url.startswith("https://")
+
+
+def test_a_downloaded_model_can_be_used(store: Store, url: str, model: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
+    loaded = numpy_gpt2.load("distilgpt2")
+    ids = numpy_gpt2.Tokenizer.gpt2().encode("Hello there, world")
+    np.testing.assert_array_equal(loaded.logits(ids), model.logits(ids))
+    assert loaded.generate("Hello", 3, seed=0)
+
+
+def serve_as_tensorflow_checkpoint(store: Store, model: GPT2, folder: Path) -> None:
+    pytest.importorskip("tensorflow")
+    folder.mkdir()
+    write_tensorflow_checkpoint(folder, openai_variables(model))
+    for file in folder.iterdir():
+        store.files[f"/124M/{file.name}"] = file.read_bytes()
+
+
+def test_a_downloaded_tensorflow_checkpoint_can_be_used(
+    store: Store, url: str, model: GPT2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_as_tensorflow_checkpoint(store, model, tmp_path / "served")
+    monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
+    loaded = numpy_gpt2.load("gpt2")
+    ids = numpy_gpt2.Tokenizer.gpt2().encode("Hello there, world")
+    np.testing.assert_array_equal(loaded.logits(ids), model.logits(ids))
+
+
+def test_a_wrong_byte_that_no_header_reveals_is_found_by_tensorflow(
+    store: Store, url: str, model: GPT2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_as_tensorflow_checkpoint(store, model, tmp_path / "served")
+    store.md5 = False
+    store.faults[f"/124M/{OPENAI_DATA}"] = [Fault(flip=100_000)]
+    monkeypatch.setenv("NUMPY_GPT2_BASE_URL", url)
+    with pytest.raises(
+        ValueError,
+        match="damaged or cut short .*: if it was downloaded, delete the checkpoint's files, and download them",
+    ):
+        numpy_gpt2.load("124M")
+    assert not (model_folder("124M") / "model.safetensors").exists()
+    for file in model_folder("124M").glob("model.ckpt.*"):
+        file.unlink()
+    ids = numpy_gpt2.Tokenizer.gpt2().encode("Hello there, world")
+    np.testing.assert_array_equal(numpy_gpt2.load("124M").logits(ids), model.logits(ids))

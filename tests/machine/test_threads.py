@@ -1,0 +1,70 @@
+"""The number of threads, as threadpoolctl reports it; in subprocesses, since it is set for a whole process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import numpy_gpt2
+
+# Defines `show`, which prints the numbers of threads of the BLAS, and writes what is logged to stderr.
+PREPARE = """
+import json, logging, threadpoolctl
+import numpy_gpt2
+logging.basicConfig(format="%(levelname)s %(message)s")
+def show():
+    libraries = threadpoolctl.threadpool_info()
+    numbers = [library["num_threads"] for library in libraries if library["user_api"] == "blas"]
+    print(json.dumps(numbers))
+"""
+
+
+def in_a_process(code: str) -> tuple[list[list[int]], str]:
+    """What the calls of `show` in this code print, and what is logged."""
+    result = subprocess.run([sys.executable, "-c", PREPARE + code], capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in result.stdout.splitlines()], result.stderr
+
+
+def test_threads_are_set_at_run_time() -> None:
+    """Before a model is loaded and after it has computed, more and fewer."""
+    shown, logged = in_a_process(
+        "numpy_gpt2.set_threads(1); show()\n"
+        "model = numpy_gpt2.load('tiny'); model.logits([1, 2]); show()\n"
+        "numpy_gpt2.set_threads(2); show()\n"
+        "model.logits([1, 2]); show()\n"
+        "numpy_gpt2.set_threads(1); show()\n"
+    )
+    if not shown[0] and "WARNING" in logged:
+        pytest.skip("threadpoolctl finds no BLAS")
+    n = len(shown[0])
+    assert n
+    assert shown == [[1] * n, [1] * n, [2] * n, [2] * n, [1] * n]
+    assert logged == ""
+
+
+def test_a_number_of_numpy_is_accepted() -> None:
+    shown, _ = in_a_process("import numpy as np\nnumpy_gpt2.set_threads(np.uint8(1)); show()")
+    assert {*shown[0]} <= {1}
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
+def test_anything_but_a_positive_whole_number_is_refused(n: Any) -> None:
+    with pytest.raises(ValueError, match=f"^the number of threads must be 1 or more, not {n!r}$"):
+        numpy_gpt2.set_threads(n)
+
+
+def test_without_a_library_whose_threads_can_be_set_there_is_a_warning() -> None:
+    _, logged = in_a_process(
+        "class NothingFound:\n"
+        "    lib_controllers = []\n"
+        "    def select(self, **_):\n"
+        "        return self\n"
+        "threadpoolctl.ThreadpoolController = NothingFound\n"
+        "numpy_gpt2.set_threads(1)\n"
+    )
+    assert logged.startswith("WARNING the number of threads stays as it is")
+    assert len(logged.splitlines()) == 1

@@ -1,0 +1,192 @@
+"""Safetensors files, compared with the format's own library, and whatever can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numpy_gpt2.params import Array
+from numpy_gpt2.weights.safetensors import open_file, open_shards, write_file
+
+safetensors_numpy = pytest.importorskip("safetensors.numpy")
+
+
+@pytest.fixture
+def arrays() -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in [("a", (3, 5)), ("b", (7,)), ("c", (1, 2, 3))]
+    }
+
+
+@pytest.fixture
+def file(tmp_path: Path, arrays: dict[str, Array]) -> Path:
+    """A file that the library wrote."""
+    safetensors_numpy.save_file(arrays, tmp_path / "model.safetensors", {"of": "the library"})
+    return tmp_path / "model.safetensors"
+
+
+def write(file: Path, arrays: dict[str, Array], dtype: str = "float32") -> None:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    write_file(file, shapes, dtype, arrays.__getitem__, {"format": "pt"})
+
+
+def assert_same(ours: dict[str, Array], theirs: dict[str, Array]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name, strict=True)
+
+
+def test_a_file_by_the_library_is_read(file: Path, arrays: dict[str, Array]) -> None:
+    metadata, tensors = open_file(file)
+    assert metadata == {"of": "the library"}
+    assert_same({name: tensor.read("float32") for name, tensor in tensors.items()}, arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_library_reads_a_written_file(tmp_path: Path, arrays: dict[str, Array], dtype: str) -> None:
+    write(tmp_path / "ours", arrays, dtype)
+    assert_same(safetensors_numpy.load_file(tmp_path / "ours"), {n: a.astype(dtype) for n, a in arrays.items()})
+    with pytest.importorskip("safetensors").safe_open(tmp_path / "ours", framework="np") as opened:
+        assert opened.metadata() == {"format": "pt"}
+
+
+def test_views_of_any_kind_are_written(tmp_path: Path, arrays: dict[str, Array]) -> None:
+    arrays["a"] = np.asfortranarray(arrays["a"])[::-1]
+    write(tmp_path / "ours", arrays)
+    assert_same(safetensors_numpy.load_file(tmp_path / "ours"), arrays)
+
+
+def test_arrays_are_not_copied(tmp_path: Path, arrays: dict[str, Array]) -> None:
+    write(tmp_path / "ours", arrays)
+    for tensor in open_file(tmp_path / "ours")[1].values():
+        array = tensor.read("float32")
+        assert array.flags.aligned
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            assert not base.flags.owndata
+            base = base.base
+        assert (base.obj if isinstance(base, memoryview) else base) is tensor.memory
+
+
+def test_changing_an_array_does_not_change_the_file(file: Path) -> None:
+    before = file.read_bytes()
+    array = open_file(file)[1]["a"].read("float32")
+    array[...] = 7
+    assert (array == 7).all()
+    assert file.read_bytes() == before
+    assert not (open_file(file)[1]["a"].read("float32") == 7).any()
+
+
+@pytest.mark.parametrize("saved_as", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_other_float_types_are_converted(tmp_path: Path, arrays: dict[str, Array], saved_as: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors_torch = pytest.importorskip("safetensors.torch")
+    theirs = {name: torch.tensor(array).to(getattr(torch, saved_as)) for name, array in arrays.items()}
+    safetensors_torch.save_file(theirs, tmp_path / "model.safetensors")
+    ours = {name: tensor.read(dtype) for name, tensor in open_file(tmp_path / "model.safetensors")[1].items()}
+    assert_same(ours, {name: tensor.to(getattr(torch, dtype)).numpy() for name, tensor in theirs.items()})
+    assert all(array.flags.writeable for array in ours.values())
+
+
+def test_an_array_of_whole_numbers_is_refused(tmp_path: Path) -> None:
+    safetensors_numpy.save_file({"a": np.ones(3, np.int32)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="it has the type I32, not a float type"):
+        open_file(tmp_path / "model.safetensors")[1]["a"].read("float32")
+
+
+def test_an_array_at_an_odd_offset_is_aligned(tmp_path: Path, file: Path, arrays: dict[str, Array]) -> None:
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    odd = (length + 1).to_bytes(8, "little") + content[8 : 8 + length] + b" " + content[8 + length :]
+    (tmp_path / "odd").write_bytes(odd)
+    array = open_file(tmp_path / "odd")[1]["a"].read("float32")
+    assert array.flags.aligned
+    np.testing.assert_array_equal(array, arrays["a"])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 8, 100, 0.5, -1])
+def test_a_file_that_is_cut_short_is_refused(file: Path, keep: float) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content)) if 0 < keep < 1 else int(keep)])
+    with pytest.raises(ValueError, match=r"model\.safetensors is (empty|not a safetensors file)"):
+        open_file(file)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"nonsense",
+        b"[]",
+        b"[" * 100_000,
+        b'{"__metadata__": []}',
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]}}',
+        b'{"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}',
+    ],
+    ids=lambda header: header[:60].decode(),
+)
+def test_an_invalid_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
+    with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
+        open_file(file)
+    file.write_bytes(b"\xff" * 100)
+    with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
+        open_file(file)
+
+
+class TestShards:
+    """A model that is split into several files."""
+
+    @pytest.fixture
+    def index(self, tmp_path: Path, arrays: dict[str, Array]) -> Path:
+        safetensors_numpy.save_file({"a": arrays["a"]}, tmp_path / "model-1.safetensors")
+        safetensors_numpy.save_file({"b": arrays["b"], "c": arrays["c"]}, tmp_path / "model-2.safetensors")
+        weight_map = {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-2.safetensors"}
+        (tmp_path / "index.json").write_text(json.dumps({"weight_map": weight_map}))
+        return tmp_path / "index.json"
+
+    def test_the_arrays_of_all_files_are_found(self, index: Path, arrays: dict[str, Array]) -> None:
+        assert_same({name: tensor.read("float32") for name, tensor in open_shards(index).items()}, arrays)
+
+    def test_a_file_is_missing(self, index: Path) -> None:
+        (index.parent / "model-2.safetensors").unlink()
+        with pytest.raises(FileNotFoundError, match=r"model-2\.safetensors, which index\.json lists, is missing in"):
+            open_shards(index)
+
+    def test_an_array_is_missing(self, index: Path) -> None:
+        (index.parent / "model-2.safetensors").write_bytes((index.parent / "model-1.safetensors").read_bytes())
+        with pytest.raises(ValueError, match=r"model-2\.safetensors: the array b is missing, which index\.json lists"):
+            open_shards(index)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "[]",
+            "{}",
+            '{"weight_map": []}',
+            '{"weight_map": {"a": 1}}',
+            '{"weight_map": {"a": "../model-1.safetensors"}}',
+            '{"weight_map": {"a": "/etc/passwd"}}',
+            '{"weight_map": {"a": "model.bin"}}',
+        ],
+    )
+    def test_an_invalid_index_is_refused(self, index: Path, content: str) -> None:
+        index.write_text(content)
+        with pytest.raises(ValueError, match=r"index\.json does not give a safetensors file of the same folder"):
+            open_shards(index)
