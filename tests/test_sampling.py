@@ -203,6 +203,16 @@ def test_numbers_of_numpy_become_numbers_of_python() -> None:
     assert {type(value) for value in checked.values()} == {int, float}
 
 
+def test_defaults_and_the_values_that_change_nothing() -> None:
+    assert {option.name: (option.default, option.off) for option in sampling.OPTIONS} == {
+        "repetition_penalty": (1, 1),
+        "temperature": (1, 1),
+        "top_k": (40, 0),
+        "top_p": (1, 1),
+        "min_p": (0, 0),
+    }
+
+
 @pytest.mark.parametrize("option", sampling.OPTIONS, ids=lambda option: option.name)
 class TestEveryOption:
     @pytest.mark.parametrize("logits", LOGITS.values(), ids=LOGITS.keys())
