@@ -6,29 +6,29 @@
 ' there was a man who had a son'
 """
 
-from __future__ import annotations
-
-import importlib
-import re
-from pathlib import Path
-from typing import Any
-
 __version__ = "0.1.0"
 
-# The stub beside this file lists what the package exports, for type checkers and for the lines below. A name is
-# imported when it is first used: a command can then prepare for Ctrl-C before NumPy is imported.
-_MODULES = {
-    name: module
-    for module, name in re.findall(r"from (\S+) import (\w+)", Path(__file__).with_suffix(".pyi").read_text())
-}
-__all__ = ["__version__", *_MODULES]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+def __getattr__(name: str) -> object:
+    """Imports a name when it is first used, so that a command can prepare for Ctrl-C before NumPy is imported."""
+    exported = _exported()
+    if name == "__all__":
+        return ["__version__", *exported]
+    if name not in exported:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name], __name__), name)
+    import importlib
+
+    return getattr(importlib.import_module(exported[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), "__all__", *_exported()})
+
+
+def _exported() -> dict[str, str]:
+    """The module of each exported name. The stub next to this file lists them, for this function and type checkers."""
+    import re
+    from pathlib import Path
+
+    stub = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    return {name: module for module, name in re.findall(r"from (\S+) import (\w+)", stub)}

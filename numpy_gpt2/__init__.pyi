@@ -11,3 +11,4 @@ from .params import HParams as HParams
 from .tokenizer import Tokenizer as Tokenizer
 
 __version__: str
+__all__: list[str]

@@ -51,9 +51,7 @@ def test_a_wheel_installed_elsewhere_has_everything(tmp_path: Path) -> None:
 
 
 def test_each_exported_name_is_there_and_no_other() -> None:
-    assert {
-        name: getattr(numpy_gpt2, name).__module__ for name in vars(numpy_gpt2)["__all__"] if name != "__version__"
-    } == {
+    assert {name: getattr(numpy_gpt2, name).__module__ for name in numpy_gpt2.__all__ if name != "__version__"} == {
         "GPT2": "numpy_gpt2.gpt2",
         "Generation": "numpy_gpt2.decoding.row",
         "HParams": "numpy_gpt2.params",
@@ -66,7 +64,7 @@ def test_each_exported_name_is_there_and_no_other() -> None:
         "set_threads": "numpy_gpt2.machine.threads",
         "trace": "numpy_gpt2.inside.recorder",
     }
-    assert {*vars(numpy_gpt2)["__all__"]} <= {*dir(numpy_gpt2)}
+    assert {*numpy_gpt2.__all__} <= {*dir(numpy_gpt2)}
     with pytest.raises(AttributeError, match="module 'numpy_gpt2' has no attribute 'lod'"):
         numpy_gpt2.lod  # type: ignore[attr-defined]  # noqa: B018
 

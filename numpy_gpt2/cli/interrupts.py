@@ -1,4 +1,7 @@
-"""What Ctrl-C does: end the command silently while it imports its modules, and raise KeyboardInterrupt afterwards."""
+"""What Ctrl-C does: end the command silently while it imports its modules, and raise KeyboardInterrupt afterwards.
+
+The first takes effect when this module is imported, so `main` imports it before anything else.
+"""
 
 from __future__ import annotations
 
@@ -15,3 +18,6 @@ def raise_again() -> None:
     """Makes Ctrl-C raise KeyboardInterrupt again, since there may be something to clean up from now on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+end_silently()

@@ -6,6 +6,8 @@ subcommands; `EXAMPLES`; `add_options(parser)`; and `run(args)`.
 
 from __future__ import annotations
 
+from . import interrupts  # isort: split
+
 import argparse
 import difflib
 import importlib
@@ -16,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from .. import __version__
-from . import interrupts, process
+from . import process
 from .parser import ArgumentParser
 
 log = logging.getLogger("numpy_gpt2")
@@ -36,7 +38,6 @@ A prompt that is also the name of a subcommand goes after a double dash: numpy-g
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments, by default those of the process, and returns its exit status."""
-    interrupts.end_silently()  # while NumPy is imported, which takes a moment
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0].partition("=")[0] in ("-h", "--help", "--version", "--print-completion"):
         args = whole_parser().parse_args(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +32,11 @@ class Options(NamedTuple):
         known = {*cls._fields} - {"sampling"}
         chosen = {name: value for name, value in given.items() if name not in known}
         if unknown := chosen.keys() - {option.name for option in sampling.OPTIONS}:
-            raise TypeError(f"{method}() got an unexpected keyword argument {min(unknown)!r}")
+            close = difflib.get_close_matches(
+                min(unknown), [*known, *(option.name for option in sampling.OPTIONS)], n=1
+            )
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{method}() got an unexpected keyword argument {min(unknown)!r}{hint}")
         return cls(**{name: given[name] for name in known & given.keys()}, sampling=chosen)
 
 

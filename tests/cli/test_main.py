@@ -162,7 +162,7 @@ class TestHelp:
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout.startswith(f"usage: numpy-gpt2 {' '.join(command)} ")
         examples = result.stdout.partition("\nexamples:\n")[2].splitlines()
-        assert len(examples) >= 2
+        assert len(examples) >= 1
         assert all(line.startswith("  ") and "numpy-gpt2" in line for line in examples)
         assert any(f"numpy-gpt2 {command[0]}" in line for line in examples) or command == ["generate"]
 
@@ -190,7 +190,7 @@ class TestHelp:
             if option in action.option_strings
         }
         expected = {"numpy-gpt2 generate", "numpy-gpt2 score", *(f"numpy-gpt2 explore {view}" for view in VIEWS)}
-        assert {*found} == expected | ({"numpy-gpt2 download"} if option == "--models-dir" else set())
+        assert expected | ({"numpy-gpt2 download"} if option == "--models-dir" else set()) <= {*found}
         looks = {
             (*action.option_strings, action.dest, action.metavar, action.type, action.default, action.help)
             for action in found.values()

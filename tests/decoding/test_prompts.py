@@ -11,6 +11,7 @@ from conftest import SHAPES, finish, random_model
 from numpy_gpt2.decoding.options import Options, check_options, count_new_tokens, stop_strings
 from numpy_gpt2.decoding.prompts import as_prompts, encode_prompt, require, start_rows
 from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.sampling import OPTIONS
 from numpy_gpt2.text.padding import pad_right
 
 
@@ -99,14 +100,15 @@ class TestOptions:
         assert options == Options(max_new_tokens=3, slide=True, sampling={"top_k": 5, "min_p": 0.1})
 
     def test_an_unknown_one_is_named(self) -> None:
-        with pytest.raises(TypeError, match=r"^generate\(\) got an unexpected keyword argument 'temprature'$"):
+        complaint = r"^generate\(\) got an unexpected keyword argument 'temprature'; did you mean 'temperature'\?$"
+        with pytest.raises(TypeError, match=complaint):
             Options.of("generate", temprature=1)
         with pytest.raises(TypeError, match=r"^stream\(\) got an unexpected keyword argument 'sampling'$"):
             Options.of("stream", sampling={})
 
     def test_sampling_options_that_are_not_given_have_their_defaults(self) -> None:
         checked = check_options(Options(sampling={"top_p": 0.5})).sampling
-        expected = {"repetition_penalty": 1.0, "temperature": 1.0, "top_k": 40, "top_p": 0.5, "min_p": 0.0}
+        expected = {option.name: option.default for option in OPTIONS} | {"top_p": 0.5}
         assert checked == expected
 
     @pytest.mark.parametrize(
