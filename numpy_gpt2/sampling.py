@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +119,7 @@ def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
     >>> layers.softmax(adjust(np.log([0.1, 0.6, 0.3]), top_k=2)).round(3)
     array([0.   , 0.667, 0.333])
     """
+    check_names(options)
     for option in OPTIONS:
         value = options.get(option.name, option.off)
         if value != option.off:
@@ -214,12 +215,24 @@ OPTIONS = (
 )
 
 
+def check_names(options: Mapping[str, float]) -> None:
+    """Checks that there are sampling options of these names.
+
+    Raises:
+        TypeError: there is none of one of them.
+    """
+    if unknown := options.keys() - {option.name for option in OPTIONS}:
+        raise TypeError(f"there is no sampling option {min(unknown)!r}")
+
+
 def check_sampling(**options: float) -> dict[str, float]:
     """Checks sampling options, and returns the values of all of them: those not given have their default.
 
     Raises:
+        TypeError: there is no option of this name.
         ValueError: a value is out of its range.
     """
+    check_names(options)
     checked: dict[str, float] = {}
     for option in OPTIONS:
         value = options.get(option.name, option.default)

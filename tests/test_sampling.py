@@ -333,3 +333,10 @@ def test_the_penalty_counts_at_temperature_0_as_well() -> None:
     assert next_token(logits, rng, temperature=0, repetition_penalty=0.5, ids=[2]) == 2
     assert next_token(logits, rng, temperature=0, repetition_penalty=2.0, ids=[0]) == 1
     assert next_token(-logits, rng, temperature=0, repetition_penalty=2.5, ids=[0]) == 2
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="there is no sampling option 'temprature'"):
+        check_sampling(temprature=0)
+    with pytest.raises(TypeError, match="there is no sampling option 'temprature'"):
+        next_token(np.zeros(3), np.random.default_rng(0), temprature=0)

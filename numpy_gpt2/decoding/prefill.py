@@ -62,11 +62,17 @@ def read(
     length = n_seq if at_once is None else max(1, at_once // n_batch)
     if past is None and n_seq > length:
         past = Past(params, n_head, n_batch, capacity=n_seq)
+    lengths = None if past is None else past.lengths.copy()
     states = []
-    for i in range(0, n_seq, length):
-        types = None if token_type_ids is None else token_type_ids[:, i : i + length]
-        x = embed(ids[:, i : i + length], params, past, types)
-        states.append(model.transformer(x, params, n_head, past))
+    try:
+        for i in range(0, n_seq, length):
+            types = None if token_type_ids is None else token_type_ids[:, i : i + length]
+            x = embed(ids[:, i : i + length], params, past, types)
+            states.append(model.transformer(x, params, n_head, past))
+    except BaseException:
+        if past is not None and lengths is not None:
+            past.lengths[:] = lengths  # as if none of the pieces had been read
+        raise
     return np.concatenate(states, axis=1)
 
 

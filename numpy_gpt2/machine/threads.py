@@ -27,4 +27,4 @@ def set_threads(n: int) -> None:
     if not libraries:
         log.warning("the number of threads stays as it is: NumPy multiplies with a library that cannot be told it")
     for library in libraries:
-        library.set_num_threads(int(n))
+        library.set_num_threads(min(int(n), 2**15))  # a C int; the library itself takes no more than it can use

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,3 +192,23 @@ def test_a_text_may_be_replaced_in_its_past(ids: list[int]) -> None:
     logits = gpt2.logits([[9], [10]], past)
     for i, text in enumerate([[1, 2, 3, 4, 9], [*ids, 10]]):
         np.testing.assert_allclose(logits[i, 0], gpt2.logits(text)[-1], rtol=0, atol=1e-11)
+
+
+def test_reading_that_is_interrupted_between_pieces_leaves_the_past_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt2 = random_model(SHAPES[1])
+    past = gpt2.new_past()
+    gpt2.logits([1, 2], past)
+    transformer, passes = model.transformer, []
+
+    def interrupted(*args: Any) -> Any:
+        passes.append(args)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return transformer(*args)
+
+    monkeypatch.setattr(model, "transformer", interrupted)
+    with prefill.tokens_at_once(3), pytest.raises(KeyboardInterrupt):
+        gpt2.logits([3, 4, 5, 6, 7], past)
+    assert past.lengths.tolist() == [2]
+    monkeypatch.undo()
+    np.testing.assert_allclose(gpt2.logits([3, 4], past), gpt2.logits([1, 2, 3, 4])[2:], rtol=0, atol=1e-11)
