@@ -27,7 +27,8 @@ def generate(
         params, n_head: the model.
         max_new_tokens: how many tokens to add.
         rng: where the randomness comes from.
-        options: those of `sampling.OPTIONS`, such as temperature=0 for the likeliest token each time.
+        options: those of `sampling.OPTIONS`, such as temperature=0 for the likeliest token each time; one that is
+            not given is off.
 
     Returns:
         The ids of the prompt and the continuation.

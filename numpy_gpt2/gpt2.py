@@ -164,8 +164,8 @@ class GPT2:
             return_full_text: return the prompt before the continuation.
             return_details: return a `Generation` in place of each string.
             progress: called after each step with the number of texts that took part.
-            sampling: how each token is chosen: `temperature` (0 for the likeliest token each time), `top_k`,
-                `top_p` and the other options that `sampling.OPTIONS` describes.
+            sampling: how each token is chosen: `temperature` (0 for the likeliest token each time; by default 1),
+                `top_k` (by default 40), `top_p` and the other options that `sampling.OPTIONS` describes.
 
         Returns:
             A string (or `Generation`) for one prompt; a list of them if num_return_sequences is above 1. For a

@@ -119,8 +119,8 @@ def all_actions(command: str, parser: argparse.ArgumentParser) -> Iterator[tuple
 
 def complain(name: str, given: Sequence[str], others: Sequence[str]) -> str:
     """What is wrong with the arguments that a subcommand does not know, among those given."""
-    options = [] if "--" in given else [argument for argument in others if argument.startswith("-")]
-    if "--" in given and others[0].startswith("-"):
+    options = [argument for argument in others if argument.startswith("-")]
+    if "--" in given and others[0].startswith("-") and others[0] in given[given.index("--") :]:
         return f"what follows -- is the prompt: {others[0]} must come before it"
     if not options and name == "generate":
         return f"a prompt of several words must be in quotes; {others[0]!r} is a second one"

@@ -2,7 +2,7 @@
 
 A long text is read in pieces, each of which continues the past of the piece before. In attention, each token has a
 score for every token up to it, in every head: for a long text in one piece, these scores would take much memory, and
-half of them would be masked. This is the only place that cuts a text into pieces.
+half of them would be masked. This is the only place that cuts a prompt.
 """
 
 from __future__ import annotations
