@@ -215,13 +215,16 @@ OPTIONS = (
 )
 
 
+NAMES = frozenset(option.name for option in OPTIONS)
+
+
 def check_names(options: Mapping[str, float]) -> None:
     """Checks that there are sampling options of these names.
 
     Raises:
         TypeError: there is none of one of them.
     """
-    if unknown := options.keys() - {option.name for option in OPTIONS}:
+    if unknown := options.keys() - NAMES:
         raise TypeError(f"there is no sampling option {min(unknown)!r}")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from . import interrupts  # isort: split
 
 import argparse
-import difflib
 import importlib
 import logging
 import sys
@@ -135,6 +134,8 @@ def nearly_a_subcommand(prompt: str | None) -> str:
     """A hint, if a prompt is a word that is nearly the name of a subcommand; otherwise nothing."""
     if not prompt or not prompt.isalpha():
         return ""
+    import difflib  # only for a prompt of one word
+
     commands = {"help": f"{COMMAND} --help", **{name: f"{COMMAND} {name}" for name in SUBCOMMANDS}}
     commands |= {view: f"{COMMAND} explore {view}" for view in import_subcommand("explore").VIEWS}
     for name in difflib.get_close_matches(prompt, commands, n=1, cutoff=0.8):

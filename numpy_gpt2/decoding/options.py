@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,10 +30,10 @@ class Options(NamedTuple):
         """
         known = {*cls._fields} - {"sampling"}
         chosen = {name: value for name, value in given.items() if name not in known}
-        if unknown := chosen.keys() - {option.name for option in sampling.OPTIONS}:
-            close = difflib.get_close_matches(
-                min(unknown), [*known, *(option.name for option in sampling.OPTIONS)], n=1
-            )
+        if unknown := chosen.keys() - sampling.NAMES:
+            import difflib  # not needed, and so not imported, when nothing is wrong
+
+            close = difflib.get_close_matches(min(unknown), known | sampling.NAMES, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"{method}() got an unexpected keyword argument {min(unknown)!r}{hint}")
         return cls(**{name: given[name] for name in known & given.keys()}, sampling=chosen)
