@@ -64,6 +64,15 @@ def test_what_lies_beyond_the_end_of_a_text_is_never_seen(leftover: float) -> No
     np.testing.assert_array_equal(logits[0], logits[1])
 
 
+def test_a_key_that_was_never_written_is_never_seen() -> None:
+    gpt2 = random_model(SHAPES[1])
+    past = gpt2.new_past(2)
+    past.k[:] = np.nan
+    gpt2.logits([[1], [2]], past)
+    gpt2.logits([3, 4, 5], past.row(0))
+    assert np.isfinite(gpt2.logits([[6], [7]], past)).all()
+
+
 @pytest.mark.parametrize(("asked", "capacity"), [(None, 40), (1, 1), (12, 12), (40, 40), (1000, 40)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_capacity_is_at_most_the_context(asked: int | None, capacity: int, dtype: str) -> None:

@@ -8,8 +8,8 @@ half of them would be masked. This is the only place that cuts a prompt.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -21,18 +21,24 @@ from ..text.padding import pad_right
 # Tokens read at once, of all texts together: fewer make slower products, more take more memory.
 TOKENS_AT_ONCE = 256
 
-# In a ContextVar, so that a thread that wants whole texts, such as one that records a pass, does not change the others.
-_tokens_at_once: ContextVar[int | None] = ContextVar("tokens_at_once", default=TOKENS_AT_ONCE)
+
+class Reading(threading.local):
+    """How this thread reads, so that one that wants whole texts, to record a pass, does not change the others."""
+
+    tokens_at_once: int | None = TOKENS_AT_ONCE
+
+
+_reading = Reading()
 
 
 @contextlib.contextmanager
 def tokens_at_once(n: int | None) -> Iterator[None]:
-    """Within this context, texts are read n tokens at a time; whole, if n is None."""
-    token = _tokens_at_once.set(n)
+    """Within this context, this thread reads texts n tokens at a time; whole, if n is None."""
+    before, _reading.tokens_at_once = _reading.tokens_at_once, n
     try:
         yield
     finally:
-        _tokens_at_once.reset(token)
+        _reading.tokens_at_once = before
 
 
 def embed(ids: Array, params: Params, past: Past | None = None, token_type_ids: Array | None = None) -> Array:
@@ -51,29 +57,42 @@ def embed(ids: Array, params: Params, past: Past | None = None, token_type_ids: 
 
 
 def read(
-    ids: Array, params: Params, n_head: int, past: Past | None = None, token_type_ids: Array | None = None
+    ids: Array,
+    params: Params,
+    n_head: int,
+    past: Past | None = None,
+    token_type_ids: Array | None = None,
+    run: Callable[..., Array] | None = None,
 ) -> Array:
     """Reads texts, in pieces: everything that the model does before the output head.
 
-    Shapes: ids and token_type_ids `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
+    Args:
+        ids, token_type_ids: `[n_batch, n_seq]`.
+        params, n_head: the model.
+        past: what the ids continue. If reading is interrupted, none of them is added to it.
+        run: what to run on the embedded tokens of each piece, in place of `model.transformer`.
+
+    Returns:
+        What `run` returns of each piece, joined: `[n_batch, n_seq, n_embd]`.
     """
+    run = run or model.transformer
     n_batch, n_seq = ids.shape
-    at_once = _tokens_at_once.get()
+    at_once = _reading.tokens_at_once
     length = n_seq if at_once is None else max(1, at_once // n_batch)
     if past is None and n_seq > length:
         past = Past(params, n_head, n_batch, capacity=n_seq)
     lengths = None if past is None else past.lengths.copy()
-    states = []
+    results = []
     try:
         for i in range(0, n_seq, length):
             types = None if token_type_ids is None else token_type_ids[:, i : i + length]
             x = embed(ids[:, i : i + length], params, past, types)
-            states.append(model.transformer(x, params, n_head, past))
+            results.append(run(x, params, n_head, past))
     except BaseException:
         if past is not None and lengths is not None:
-            past.lengths[:] = lengths  # as if none of the pieces had been read
+            past.lengths[:] = lengths
         raise
-    return np.concatenate(states, axis=1)
+    return np.concatenate(results, axis=-2)
 
 
 def logits(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .. import layers
+from ..cache import Past
 from ..decoding import prefill
 from ..params import Array, Params
 
@@ -13,9 +16,20 @@ def hidden_states(ids: Array, params: Params, n_head: int, token_type_ids: Array
     Shapes: `[n_batch, n_seq]` to n_layer + 1 times `[n_batch, n_seq, n_embd]`.
     Source: `GPT2Model` in Hugging Face's transformers, with `output_hidden_states`.
     """
-    x = prefill.embed(ids, params, token_type_ids=token_type_ids)
+    return [*prefill.read(ids, params, n_head, token_type_ids=token_type_ids, run=all_states)]
+
+
+def all_states(x: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
+    """`model.transformer`, which returns only the last of the hidden states.
+
+    Shapes: `[n_batch, n_seq, n_embd]` to `[n_layer + 1, n_batch, n_seq, n_embd]`.
+    """
+    n_seq = x.shape[1]
+    layer_pasts = [None] * len(params.h) if past is None else past.layers(n_seq)
     states = []
-    for block in params.h:
+    for block, layer_past in zip(params.h, layer_pasts, strict=True):
         states.append(x)
-        x = layers.block(x, block, n_head)
-    return [*states, layers.layer_norm(x, params.ln_f)]
+        x = layers.block(x, block, n_head, layer_past)
+    if past is not None:
+        past.lengths += n_seq
+    return np.stack([*states, layers.layer_norm(x, params.ln_f)])

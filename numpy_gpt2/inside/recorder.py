@@ -30,7 +30,7 @@ from ..machine.products import product
 from ..params import Array, Block, Params
 
 # What stands for a key that a pass could not see yet, where that is not 0.
-UNSEEN = {"scores": -math.inf, "scores_2": -math.inf}
+UNSEEN = {"scores": -math.inf}
 
 
 class Step(NamedTuple):
@@ -95,8 +95,9 @@ def trace(names: str | Iterable[str] = "*", steps: bool = False) -> Iterator[Tra
         h3/x               the residual stream between attention and MLP of block 3
         h3                 the residual stream after block 3
 
-    The second value of a variable in the same call is numbered: `scores`, and masked, `scores_2`. A variable
-    that is changed in part, such as by `hidden[..., 3] = 0`, is recorded as it is at the end of the function.
+    The second value of a variable in the same call is numbered: `x`, then `x_2`. A variable that is changed in
+    part, such as by `hidden[..., 3] = 0`, is recorded as it is at the end of the function. What a function does to
+    an array that it is given is not seen: `scores` are those before the mask.
     Arrays are copies, and each is kept once. Keys and values are those of the new positions.
 
     A prompt is read in one piece. A pass that continues the text of the pass before it, with the same past, is
@@ -162,7 +163,7 @@ class Recorder:
     def __init__(self, patterns: list[str], by_steps: bool) -> None:
         functions: list[Callable[..., Any]] = [
             *(*functions_of(layers), *functions_of(model)),
-            *(prefill.embed, hidden_states.hidden_states),
+            *(prefill.embed, hidden_states.all_states),
         ]
         self.assignments = {inspect.unwrap(each).__code__: assignments(inspect.unwrap(each)) for each in functions}
         self.patterns = patterns
@@ -172,7 +173,6 @@ class Recorder:
         self.records: list[Record] = []
         self.second_names: dict[str, Record] = {}
         self.used: set[str] = set()  # names in this pass
-        self.is_embedded = False  # whether `embed` has begun the pass that `transformer` will continue
         self.past: Past | None = None  # of the last pass,
         self.lengths: Array | None = None  # and its lengths after that pass
         self.returned: Array | None = None  # by the last call,
@@ -192,11 +192,8 @@ class Recorder:
         name, past = frame.f_code.co_name, frame.f_locals.get("past")
         if name == "embed" and (parent is None or parent.code.co_name != "embed"):
             self.begin_pass(past, frame.f_locals["ids"].shape[1])
-            self.is_embedded = True
-        elif name == "transformer":
-            if not self.is_embedded:  # somebody passes vectors of their own
-                self.begin_pass(past, frame.f_locals["x"].shape[1])
-            self.is_embedded = False
+        elif name in ("transformer", "all_states") and frame.f_locals["x"] is not self.returned:
+            self.begin_pass(past, frame.f_locals["x"].shape[1])  # vectors of somebody's own, and not from `embed`
         return Call(self, frame, parent)
 
     def begin_pass(self, past: Past | None, n_seq: int) -> None:

@@ -119,14 +119,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)  # a soft lock would outlive a process that is killed
     try:
         try:
             held = lock.acquire(blocking=False)
         except Timeout:
             log.warning("another process is writing to %s: waiting until it is done", folder)
             held = lock.acquire()
-    except NotImplementedError as error:
-        raise OSError(f"{folder} cannot be locked: {error}") from error
+    except OSError as error:
+        raise OSError(error.errno, f"the folder cannot be locked ({error.strerror})", os.fspath(folder)) from None
     with held:
         yield

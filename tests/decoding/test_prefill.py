@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import tracemalloc
 from typing import Any
@@ -128,18 +129,34 @@ class TestTokensAtOnce:
             assert pieces_of(5) == [2, 2, 1]
         assert elsewhere == [[256, 44]]
 
+    def test_all_tasks_of_the_thread_are_affected(self) -> None:
+        """Also those that were made before, whose contextvars are a copy."""
 
-@pytest.mark.parametrize("with_past", [True, False])
-def test_no_array_of_all_scores_is_made_for_a_long_prompt(with_past: bool) -> None:
-    hparams = HParams(n_vocab=11, n_ctx=6000, n_embd=4, n_head=1, n_layer=1)
+        async def read() -> list[int]:
+            return pieces_of(5)
+
+        async def read_within_a_context() -> list[int]:
+            task = asyncio.create_task(read())
+            with prefill.tokens_at_once(2):
+                return await task
+
+        assert asyncio.run(read_within_a_context()) == [2, 2, 1]
+
+
+@pytest.mark.parametrize("reader", ["logits", "logits with a past", "hidden_states"])
+def test_no_array_of_all_scores_is_made_for_long_texts(reader: str) -> None:
+    """With the context and the heads of the 124M model, but narrow, so that scores are most of the memory."""
+    hparams = HParams(n_vocab=11, n_ctx=1024, n_embd=12, n_head=12, n_layer=1)
     gpt2 = random_model(hparams, "float32")
-    ids = random_ids(hparams, 1, 6000)
-    past = Past(gpt2.params, hparams.n_head) if with_past else None
-    all_scores = 4 * hparams.n_head * 6000 * 6000  # bytes
+    ids = random_ids(hparams, 4, 1024)
     tracemalloc.start()
-    gpt2.logits(ids, past)
+    if reader == "hidden_states":
+        gpt2.hidden_states(ids)
+    else:
+        gpt2.logits(ids, gpt2.new_past(4) if reader == "logits with a past" else None)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    all_scores = 4 * 4 * 12 * 1024 * 1024  # bytes
     assert most < all_scores / 4
 
 

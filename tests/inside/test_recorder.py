@@ -26,7 +26,7 @@ HPARAMS = SHAPES[1]  # 3 layers, 5 heads, 10 wide, a context of 40
 def part_names(n_layer: int) -> list[str]:
     """Every name, in the order of computation. These names are a promise to users."""
     layer_norm = ["centred", "variance", ""]
-    attention = ["c_attn", "qkv", "q", "k", "v", "mask", "scores", "scores_2", "e", "weights", "a", "c_proj"]
+    attention = ["c_attn", "qkv", "q", "k", "v", "mask", "scores", "e", "weights", "a", "c_proj"]
     block = [
         *(f"ln_1/{x}" for x in layer_norm),
         *(f"attn/{x}" for x in attention),
@@ -68,7 +68,7 @@ def by_hand(params: Params, n_head: int, ids: Array) -> dict[str, Array]:
         q, k, v = map(heads, np.split(qkv, 3, axis=-1))
         found.update({f"{at}/q": q, f"{at}/k": k, f"{at}/v": v, f"{at}/mask": causal})
         scores = found[f"{at}/scores"] = np.einsum("bhqd,bhkd->bhqk", q, k) / np.sqrt(q.shape[-1])
-        masked = found[f"{at}/scores_2"] = np.where(causal, scores, -np.inf)
+        masked = np.where(causal, scores, -np.inf)
         e = found[f"{at}/e"] = np.exp(masked - masked.max(-1, keepdims=True))
         weights = found[f"{at}/weights"] = e / e.sum(-1, keepdims=True)
         a = found[f"{at}/a"] = np.einsum("bhqk,bhkd->bhqd", weights, v)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,4 +131,16 @@ with locked(Path(sys.argv[1])):
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="nowhere"), locked(tmp_path / "nowhere"):
+            pass
+
+    @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+    def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        fcntl = pytest.importorskip("fcntl")
+
+        def flock(descriptor: int, operation: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        message = f"the folder cannot be locked ({os.strerror(number)}): '{tmp_path}'"
+        with pytest.raises(OSError, match=re.escape(message)), locked(tmp_path):
             pass
