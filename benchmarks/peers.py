@@ -26,7 +26,7 @@ Load: TypeAlias = Callable[[Path], Generate]
 def numpy_gpt2() -> Load:
     """The project itself: what `GPT2.generate` does, from ids to ids."""
     from numpy_gpt2 import gpt2
-    from numpy_gpt2.decoding.options import Options, check_options
+    from numpy_gpt2.decoding.options import check_options
     from numpy_gpt2.decoding.prompts import start_rows
     from numpy_gpt2.generation import generate_batch
 
@@ -35,7 +35,7 @@ def numpy_gpt2() -> Load:
 
         def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
             moments = [perf_counter()]
-            options = check_options(Options(max_new_tokens=n, sampling={"temperature": 0}))
+            options = check_options(max_new_tokens=n, temperature=0)
             rows = start_rows(prompts, 1, options, model.hparams, None, with_log_probabilities=False)
             for _ in generate_batch(rows, model.params, model.hparams.n_head):
                 moments.append(perf_counter())

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import checks
+from . import checks, generation
 from .cache import Past
-from .decoding import options, prefill, prompts
+from .decoding import prefill, prompts
+from .decoding.options import check_options
 from .decoding.row import Row
 from .decoding.stream import TextStream
 from .evaluation import double_heads, hidden_states, scoring
-from .generation import generate_batch
 from .hub import download, names
 from .machine import backend as backends
 from .machine.memory import keep_freed_memory
@@ -175,8 +175,7 @@ class GPT2:
             TypeError: there is no such option.
             ValueError: an argument is out of its range, or a prompt is longer than the context.
         """
-        chosen = options.Options.of(
-            "generate",
+        chosen = check_options(
             max_new_tokens=max_new_tokens,
             max_length=max_length,
             stop=stop,
@@ -185,7 +184,6 @@ class GPT2:
             return_full_text=return_full_text,
             **sampling,
         )
-        chosen = options.check_options(chosen)
         n_each = checks.check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
         if not return_details:
             prompts.require(self.tokenizer)
@@ -220,7 +218,7 @@ class GPT2:
         Raises:
             TypeError, ValueError: as for `generate`, before the first piece.
         """
-        chosen = options.check_options(options.Options.of("stream", max_new_tokens=max_new_tokens, **others))
+        chosen = check_options(max_new_tokens=max_new_tokens, **others)
         prompts.require(self.tokenizer)
         each, several = prompts.as_prompts(prompt)
         if several and each:
@@ -316,7 +314,7 @@ class GPT2:
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
-        for n_rows in generate_batch(rows, self.params, self.hparams.n_head, slide):
+        for n_rows in generation.generate_batch(rows, self.params, self.hparams.n_head, slide):
             if progress:
                 progress(n_rows)
             yield n_rows

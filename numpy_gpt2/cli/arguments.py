@@ -35,8 +35,12 @@ def add_models_dir(group: Any) -> None:
     )
 
 
-def add_sampling_options(parser: argparse.ArgumentParser, off: bool = False) -> None:
-    """Adds the options of `sampling.OPTIONS`, with the defaults of generation or, if `off`, without any effect."""
+def add_sampling_options(parser: argparse.ArgumentParser, off: bool = False) -> Any:
+    """Adds the options of `sampling.OPTIONS`, with the defaults of generation or, if `off`, without any effect.
+
+    Returns:
+        The group that they are in.
+    """
     group = parser.add_argument_group("how each token is chosen")
     for option in sampling.OPTIONS:
         default = option.off if off else option.default
@@ -52,6 +56,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, off: bool = False) -> 
         if is_temperature:
             help = "the same as a temperature of 0"
             place.add_argument("--greedy", dest=option.name, action="store_const", const=0.0, help=help)
+    return group
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, float]:

@@ -41,7 +41,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="accept vocabularies other than GPT-2's, from a mirror of other models",
     )
-    parser.set_defaults(complain=parser.error)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         names = names_in(args)
     except ValueError as error:
-        args.complain(str(error))
+        args.parser.error(str(error))
     if args.list:
         print(describe_models(names or NAMES, args.models_dir))
         return

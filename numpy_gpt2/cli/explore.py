@@ -24,12 +24,6 @@ SENTENCE = "The king gave his daughter to the poor miller's son, and they lived 
 
 HELP = "look inside a model: tables and pictures"
 DESCRIPTION = "Look inside GPT-2. Each view prints a table, and with -o draws a picture."
-EXAMPLES = """\
-  numpy-gpt2 explore tokens "The princess kissed the frog."
-  numpy-gpt2 explore next "Once upon a" -o next.png
-  numpy-gpt2 explore attention "The princess kissed the frog." --layer 3 --head 1 -o head.png
-  numpy-gpt2 explore weights "h1/attn/c_attn/w[:300,:300]" -o weights.png
-"""
 
 
 class View(NamedTuple):
@@ -39,6 +33,7 @@ class View(NamedTuple):
     """
 
     help: str
+    example: str
     show: Callable[[argparse.Namespace, GPT2, Any], None]
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     takes_text: bool = True
@@ -49,7 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     subparsers = parser.add_subparsers(metavar="VIEW", required=True)
     for name, view in VIEWS.items():
         subparser = subparsers.add_parser(
-            name, help=view.help, description=f"{view.help[0].upper()}{view.help[1:]}.", epilog=parser.epilog
+            name,
+            help=view.help,
+            description=f"{view.help[0].upper()}{view.help[1:]}.",
+            epilog=f"examples:\n  numpy-gpt2 explore {view.example}\n",
         )
         subparser.set_defaults(show=view.show)
         if view.takes_text:
@@ -346,27 +344,56 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
 
 
 VIEWS = {
-    "params": View("every parameter: name, shape, size, mean, standard deviation", show_params, takes_text=False),
-    "tokens": View("how a text splits: ids, pieces, bytes, and the merges that made each piece", show_tokens),
-    "next": View("the likeliest next tokens and their probabilities", show_next, add_next_options),
+    "params": View(
+        "every parameter: name, shape, size, mean, standard deviation",
+        "params -o params.png",
+        show_params,
+        takes_text=False,
+    ),
+    "tokens": View(
+        "how a text splits: ids, pieces, bytes, and the merges that made each piece",
+        'tokens "The princess kissed the frog."',
+        show_tokens,
+    ),
+    "next": View(
+        "the likeliest next tokens and their probabilities",
+        'next "Once upon a" --temperature 0.8 -o next.png',
+        show_next,
+        add_next_options,
+    ),
     "attention": View(
         "which tokens each token looks at: one head, the heads of one block, or all",
+        'attention "The princess kissed the frog." --layer 3 --head 1 -o head.png',
         show_attention,
         add_attention_options,
     ),
-    "lens": View("what each layer would predict: the logit lens", show_lens),
-    "positions": View(
-        "the position embeddings, and how similar they are to each other", show_positions, takes_text=False
+    "lens": View(
+        "what each layer would predict: the logit lens", 'lens "The princess kissed the frog." -o lens.png', show_lens
     ),
-    "weights": View("any parameter, or a slice of it", show_weights, add_weights_options, takes_text=False),
+    "positions": View(
+        "the position embeddings, and how similar they are to each other",
+        "positions -o positions.png",
+        show_positions,
+        takes_text=False,
+    ),
+    "weights": View(
+        "any parameter, or a slice of it",
+        'weights "h1/attn/c_attn/w[:300,:300]" -o weights.png',
+        show_weights,
+        add_weights_options,
+        takes_text=False,
+    ),
     "trace": View(
         "every array that a pass computes: name, shape, source line (the picture: how large the residual stream grows)",
+        "trace \"The princess kissed the frog.\" --names 'h0/attn/*'",
         show_trace,
         add_trace_options,
     ),
     "mask": View(
         "the same head with the mask and without: what a decoder and what an encoder may see",
+        'mask "The princess kissed the frog." --layer 2 --head 3',
         show_mask,
         add_mask_options,
     ),
 }
+EXAMPLES = "".join(f"  numpy-gpt2 explore {view.example}\n" for view in VIEWS.values())

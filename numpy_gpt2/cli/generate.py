@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..decoding.options import Options, check_options, count_new_tokens
+from ..decoding.options import Options, check_options
 from ..decoding.prompts import encode_prompt
 from ..decoding.row import Generation
 from ..gpt2 import GPT2
@@ -85,8 +85,8 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
         help="when the text fills the model's context, keep only the newest half of it and go on",
     )
 
-    add_sampling_options(parser)
-    parser.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
+    choice = add_sampling_options(parser)
+    choice.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
 
     output = parser.add_argument_group("the output")
     output.add_argument("--full-text", action="store_true", help="print the prompt before its continuation")
@@ -110,37 +110,32 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
 
 def run(args: argparse.Namespace) -> None:
     """Prints the continuations that the options ask for."""
-    options = check_options(generation_options(args))
+    keywords = generation_options(args)
+    options = check_options(**keywords)
     checks.check_whole_number("--num-return-sequences", args.num_return_sequences, at_least=1)
     checks.check_whole_number("--batch-size", args.batch_size, at_least=1)
     prompts = [] if args.interactive else read_prompts(args)
     model = load_model(args)
     n_tokens = [count_tokens(prompt, model, options) for prompt in prompts]  # checks all prompts before the first text
     announce(model, args)
-    options = options._replace(seed=np.random.SeedSequence(args.seed))  # each call continues its random numbers
+    keywords["seed"] = np.random.SeedSequence(args.seed)  # each call continues its random numbers
     if args.interactive:
-        converse(model, options, args)
+        converse(model, options, keywords, args)
     else:
-        write(prompts, sum(n_tokens), model, options, args)
+        write(prompts, sum(n_tokens), model, keywords, args)
 
 
-def generation_options(args: argparse.Namespace) -> Options:
-    """The options of `GPT2.generate`, by its names."""
-    return Options(
-        max_new_tokens=args.max_new_tokens,
-        max_length=args.max_length,
-        stop=[string.replace(r"\n", "\n") for string in args.stop or ()],
-        seed=args.seed,
-        slide=args.slide,
-        return_full_text=args.full_text,
-        sampling=sampling_options(args),
-    )
-
-
-def keywords(options: Options) -> dict[str, Any]:
+def generation_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options as keyword arguments of `GPT2.generate`."""
-    others = options._asdict()
-    return {**others.pop("sampling"), **others}
+    return {
+        "max_new_tokens": args.max_new_tokens,
+        "max_length": args.max_length,
+        "stop": [string.replace(r"\n", "\n") for string in args.stop or ()],
+        "seed": args.seed,
+        "slide": args.slide,
+        "return_full_text": args.full_text,
+        **sampling_options(args),
+    }
 
 
 def count_tokens(prompt: NamedPrompt, model: GPT2, options: Options) -> int:
@@ -151,12 +146,12 @@ def count_tokens(prompt: NamedPrompt, model: GPT2, options: Options) -> int:
     """
     try:
         ids = encode_prompt(prompt.text, model.hparams, model.tokenizer, options.slide)
-        return count_new_tokens(options, len(ids))
+        return options.count_new_tokens(len(ids))
     except ValueError as error:
         raise ValueError(f"{prompt.where}: {error}" if prompt.where else str(error)) from None
 
 
-def converse(model: GPT2, options: Options, args: argparse.Namespace) -> None:
+def converse(model: GPT2, options: Options, keywords: dict[str, Any], args: argparse.Namespace) -> None:
     """Asks for a prompt and continues it, over and over. Ctrl-C ends a line or a text, an end of input everything."""
     with_somebody = is_terminal(sys.stdin)
     if with_somebody:
@@ -169,7 +164,7 @@ def converse(model: GPT2, options: Options, args: argparse.Namespace) -> None:
                 if text := ask(lines):
                     number += 1
                     prompt = NamedPrompt(text, f"prompt {number}")
-                    write([prompt], count_tokens(prompt, model, options), model, options, args)
+                    write([prompt], count_tokens(prompt, model, options), model, keywords, args)
             except ValueError as error:
                 log.error("%s", error)
             except KeyboardInterrupt:
@@ -178,32 +173,34 @@ def converse(model: GPT2, options: Options, args: argparse.Namespace) -> None:
                 print(flush=True)
 
 
-def write(prompts: list[NamedPrompt], n_tokens: int, model: GPT2, options: Options, args: argparse.Namespace) -> None:
+def write(
+    prompts: list[NamedPrompt], n_tokens: int, model: GPT2, keywords: dict[str, Any], args: argparse.Namespace
+) -> None:
     """Prints the continuations of some prompts: a single one as it is generated, several batch by batch.
 
     Args:
         prompts: the prompts.
         n_tokens: the most tokens that one continuation of each may have, summed over the prompts.
-        model, options, args: as given.
+        model, keywords, args: as given.
     """
     if args.file is None and args.num_return_sequences == 1 and not args.json:
-        stream(prompts[0], n_tokens, model, options, args)
+        stream(prompts[0], n_tokens, model, keywords, args)
         return
     rows = [(prompt, number) for prompt in prompts for number in range(1, args.num_return_sequences + 1)]
     with progress_bar(n_tokens * args.num_return_sequences, "token") as progress:
         for i in range(0, len(rows), args.batch_size):
             batch = rows[i : i + args.batch_size]
             texts = [prompt.text for prompt, _ in batch]
-            generations = model.generate(texts, return_details=True, progress=progress.update, **keywords(options))
+            generations = model.generate(texts, return_details=True, progress=progress.update, **keywords)
             progress.clear()
             for (prompt, number), generation in zip(batch, generations, strict=True):
                 show(generation, prompt, number, args)
 
 
-def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, options: Options, args: argparse.Namespace) -> None:
+def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, keywords: dict[str, Any], args: argparse.Namespace) -> None:
     """Prints a continuation of at most n_tokens, piece by piece; with a progress bar where nobody sees it grow."""
     with progress_bar(n_tokens, "token") if is_file(sys.stdout) else contextlib.nullcontext() as progress:
-        pieces = model.stream(prompt.text, progress=progress.update if progress else None, **keywords(options))
+        pieces = model.stream(prompt.text, progress=progress.update if progress else None, **keywords)
         for piece in pieces:
             print(piece, end="", flush=True)
         print(flush=True)

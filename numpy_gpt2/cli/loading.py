@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
+from .. import checks
 from ..gpt2 import GPT2, load
 from ..hub.names import EMBEDDED, expand, is_on_disk
 from ..machine.threads import set_threads
@@ -25,7 +26,7 @@ def load_model(args: argparse.Namespace) -> GPT2:
         ImportError, OSError, ValueError: as for `gpt2.load` and `set_threads`.
     """
     if args.threads is not None:
-        set_threads(args.threads)
+        set_threads(checks.check_whole_number("--threads", args.threads, at_least=1))
     if args.model is not None:
         return load(args.model, args.models_dir, backend=args.backend)
     if args.models_dir and not expand(args.models_dir).is_dir():

@@ -12,7 +12,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -37,23 +37,37 @@ A prompt that is also the name of a subcommand goes after a double dash: numpy-g
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments, by default those of the process, and returns its exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0].partition("=")[0] in ("-h", "--help", "--version", "--print-completion"):
-        args = whole_parser().parse_args(given)
-        return process.run(lambda: print(completion(args.print_completion)))
+    try:
+        command = parse(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        interrupts.raise_again()
+    process.log_to_standard_error()
+    return process.run(command)
+
+
+def parse(given: list[str]) -> Callable[[], object]:
+    """What the arguments ask for, to be called. Help, and a complaint about the arguments, end the program here."""
+    if given[:1] in (["-h"], ["--help"]):
+        whole_parser().parse_args(given)
     name = given.pop(0) if given and given[0] in SUBCOMMANDS else None
     subcommand = import_subcommand(name or "generate")
     parser = ArgumentParser(prog=f"{COMMAND} {name or 'generate'}", **texts(subcommand))
     subcommand.add_options(parser)
+    if name is None:
+        add_own_options(parser)
     args, others = parser.parse_known_args(given)
+    if name is None and args.print_completion:
+        return lambda: print(completion(args.print_completion))
     hint = nearly_a_subcommand(args.prompt) if name is None and "--" not in given else ""
     if others:
-        parser.error(complain(name or "generate", given, others) + hint)
-    interrupts.raise_again()
-    process.log_to_standard_error()
-    if hint:
-        log.info("%r is taken for a prompt%s", args.prompt, hint)
-    return process.run(lambda: subcommand.run(args))
+        args.parser.error(complain(name or "generate", given, others) + hint)
+
+    def command() -> None:
+        if hint:
+            log.info("%r is taken for a prompt%s", args.prompt, hint)
+        subcommand.run(args)
+
+    return command
 
 
 def import_subcommand(name: str) -> ModuleType:
@@ -74,13 +88,7 @@ def whole_parser(with_bare_prompt: bool = False) -> ArgumentParser:
         with_bare_prompt: whether the options of `generate` are those of the command itself, too.
     """
     parser = ArgumentParser(prog=COMMAND, description=DESCRIPTION, epilog=f"`{COMMAND} SUBCOMMAND --help` tells more.")
-    parser.add_argument("--version", action="version", version=f"numpy_gpt2 {__version__}")
-    parser.add_argument(
-        "--print-completion",
-        metavar="SHELL",
-        choices=SHELLS,
-        help="print a script for tab completion in bash, zsh or fish (docs/guide.md says where to put it)",
-    )
+    add_own_options(parser)
     if with_bare_prompt:
         import_subcommand("generate").add_options(parser, with_prompt=False)
     subparsers = parser.add_subparsers(metavar="SUBCOMMAND", title="subcommands")
@@ -88,6 +96,18 @@ def whole_parser(with_bare_prompt: bool = False) -> ArgumentParser:
         subcommand = import_subcommand(name)
         subcommand.add_options(subparsers.add_parser(name, help=subcommand.HELP, **texts(subcommand)))
     return parser
+
+
+def add_own_options(parser: ArgumentParser) -> None:
+    """Adds the options of the command itself, which do not go with a subcommand."""
+    group = parser.add_argument_group("about the command")
+    group.add_argument("--version", action="version", version=f"numpy_gpt2 {__version__}")
+    group.add_argument(
+        "--print-completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        help="print a script for tab completion in bash, zsh or fish (docs/guide.md says where to put it)",
+    )
 
 
 def completion(shell: str) -> str:

@@ -12,6 +12,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        self.set_defaults(parser=self)  # so that whoever has the arguments can complain about them: args.parser.error
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The arguments that are known, and the others."""

@@ -11,51 +11,62 @@ from .. import checks, sampling, tokenizer
 
 
 class Options(NamedTuple):
-    """How texts are to be continued; `GPT2.generate` says what each option means."""
+    """How texts are to be continued; `GPT2.generate` says what each option means. `check_options` makes one."""
 
-    max_new_tokens: int | None = None
-    max_length: int | None = None
-    stop: str | Iterable[str] | None = None
-    seed: int | np.random.SeedSequence | None = None
-    slide: bool = False
-    return_full_text: bool = False
-    sampling: Mapping[str, Any] = {}  # options of `sampling.OPTIONS`, by name
+    max_new_tokens: int | None
+    max_length: int | None
+    stop: tuple[str, ...]
+    seed: int | np.random.SeedSequence | None
+    slide: bool
+    return_full_text: bool
+    sampling: Mapping[str, Any]  # a value for each of `sampling.OPTIONS`, by name
 
-    @classmethod
-    def of(cls, method: str, /, **given: Any) -> Options:
-        """The options in the keyword arguments of a method.
+    def count_new_tokens(self, n_prompt: int) -> int:
+        """The most tokens that may follow a prompt of n_prompt tokens.
 
         Raises:
-            TypeError: an argument is neither one of these options nor a sampling option.
+            ValueError: the prompt alone is longer than `max_length`.
         """
-        known = {*cls._fields} - {"sampling"}
-        chosen = {name: value for name, value in given.items() if name not in known}
-        if unknown := chosen.keys() - sampling.NAMES:
-            import difflib  # not needed, and so not imported, when nothing is wrong
-
-            close = difflib.get_close_matches(min(unknown), known | sampling.NAMES, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{method}() got an unexpected keyword argument {min(unknown)!r}{hint}")
-        return cls(**{name: given[name] for name in known & given.keys()}, sampling=chosen)
+        if self.max_length is None:
+            return 64 if self.max_new_tokens is None else self.max_new_tokens
+        if n_prompt > self.max_length:
+            raise ValueError(f"the prompt has {n_prompt} tokens, more than max_length, {self.max_length}")
+        return self.max_length - n_prompt
 
 
-def check_options(options: Options) -> Options:
-    """Checks the options, and returns them with Python's own numbers, all sampling options, and `stop` as a tuple.
+def check_options(
+    *,
+    max_new_tokens: int | None = None,
+    max_length: int | None = None,
+    stop: str | Iterable[str] | None = None,
+    seed: int | np.random.SeedSequence | None = None,
+    slide: bool = False,
+    return_full_text: bool = False,
+    **others: Any,
+) -> Options:
+    """Checks the options. The others are sampling options; those not given have their default.
 
     Raises:
+        TypeError: there is no option of this name.
         ValueError: an option is out of its range, or two options exclude each other.
     """
-    if options.max_new_tokens is not None and options.max_length is not None:
+    if unknown := others.keys() - sampling.NAMES:
+        import difflib  # not needed, and so not imported, when nothing is wrong
+
+        close = difflib.get_close_matches(min(unknown), [*Options._fields[:-1], *sampling.NAMES], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise TypeError(f"there is no option {min(unknown)!r}{hint}")
+    if max_new_tokens is not None and max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
-    checked: dict[str, Any] = {
-        "sampling": sampling.check_sampling(**options.sampling),
-        "stop": stop_strings(options.stop),
-    }
-    for name in ("max_new_tokens", "max_length", "seed"):
-        value = getattr(options, name)
-        if not isinstance(value, (np.random.SeedSequence, type(None))):
-            checked[name] = checks.check_whole_number(name, value)
-    return options._replace(**checked)
+    return Options(
+        max_new_tokens if max_new_tokens is None else checks.check_whole_number("max_new_tokens", max_new_tokens),
+        max_length if max_length is None else checks.check_whole_number("max_length", max_length),
+        stop_strings(stop),
+        seed if isinstance(seed, (np.random.SeedSequence, type(None))) else checks.check_whole_number("seed", seed),
+        slide,
+        return_full_text,
+        sampling.check_sampling(**others),
+    )
 
 
 def stop_strings(stop: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -72,16 +83,3 @@ def stop_strings(stop: str | Iterable[str] | None) -> tuple[str, ...]:
             raise ValueError(f"a stop string must be text, and at least one character, not {string!r}")
         tokenizer.byte_spelling(string)  # raises an error if UTF-8 cannot encode it
     return strings
-
-
-def count_new_tokens(options: Options, n_prompt: int) -> int:
-    """The most tokens that may follow a prompt of n_prompt tokens.
-
-    Raises:
-        ValueError: the prompt alone is longer than `max_length`.
-    """
-    if options.max_length is None:
-        return 64 if options.max_new_tokens is None else options.max_new_tokens
-    if n_prompt > options.max_length:
-        raise ValueError(f"the prompt has {n_prompt} tokens, more than max_length, {options.max_length}")
-    return options.max_length - n_prompt

@@ -13,7 +13,7 @@ from ..params import Array, HParams
 from ..text.padding import Batch
 from ..tokenizer import Tokenizer
 from .detokenizer import Detokenizer
-from .options import Options, count_new_tokens, stop_strings
+from .options import Options
 from .row import Row
 
 Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
@@ -34,7 +34,7 @@ def start_rows(
     Args:
         prompts: text or token ids.
         n_each: the number of rows for each prompt.
-        options: as `check_options` returns them.
+        options: how to continue the prompts.
         hparams, tokenizer: those of the model.
         with_log_probabilities: as for `Row`.
 
@@ -42,14 +42,13 @@ def start_rows(
         ValueError: a prompt cannot be read or is too long, or the options are about text and there is no
             vocabulary.
     """
-    stop = stop_strings(options.stop)
-    if stop or options.return_full_text:
+    if options.stop or options.return_full_text:
         require(tokenizer)
     encoded = []
     for number, prompt in enumerate(prompts, start=1):
         try:
             ids = encode_prompt(prompt, hparams, tokenizer, options.slide)
-            encoded.append((prompt, ids, count_new_tokens(options, len(ids))))
+            encoded.append((prompt, ids, options.count_new_tokens(len(ids))))
         except ValueError as error:
             raise ValueError(f"prompt {number}: {error}" if len(prompts) > 1 else str(error)) from None
     seed = options.seed if isinstance(options.seed, np.random.SeedSequence) else np.random.SeedSequence(options.seed)
@@ -60,7 +59,7 @@ def start_rows(
         for _ in range(n_each):
             rng = np.random.default_rng(next(streams))
             choose = partial(sampling.next_token, rng=rng, **options.sampling)
-            detokenizer = Detokenizer(tokenizer, stop, before) if tokenizer else None
+            detokenizer = Detokenizer(tokenizer, options.stop, before) if tokenizer else None
             end_of_text = tokenizer.end_of_text if tokenizer else None
             rows.append(Row(ids, choose, max_new_tokens, end_of_text, detokenizer, with_log_probabilities))
     return rows

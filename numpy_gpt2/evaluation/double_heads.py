@@ -18,7 +18,8 @@ import numpy.typing as npt
 from .. import checks, layers, model
 from ..decoding import prefill
 from ..params import Array, HParams, Linear, Params
-from .scoring import IGNORED, cross_entropy, score_logits
+from . import scoring
+from .scoring import IGNORED
 
 
 class Choices(NamedTuple):
@@ -82,7 +83,7 @@ def loss(logits: Array, labels: Array) -> float:
 
     Shapes: logits `[..., n]`, labels `[...]`.
     """
-    return cross_entropy(score_logits(logits, labels).log_probabilities, labels)
+    return scoring.cross_entropy(scoring.score_logits(logits, labels).log_probabilities, labels)
 
 
 def check_choices(

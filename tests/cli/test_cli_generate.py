@@ -475,7 +475,7 @@ class TestBadInput:
             (["a b c d e", "--max-length", "2", "--model", "tiny"], ["5 tokens, more than max_length, 2"]),
             (["a", "--repetition-penalty", "0"], ["repetition_penalty must be"]),
             (["a", "--stop", ""], ["a stop string must be text, and at least one character"]),
-            (["a", "--threads", "0"], ["the number of threads must be 1 or more, not 0"]),
+            (["a", "--threads", "0"], ["--threads must be a whole number, 1 or more, not 0"]),
             (["a", "--threads", "all"], ["--threads", "'all'"]),
             (["a", "--model", "125M"], ["there is no model '125M'", "tiny, 124M"]),
             (["a", "--model", ""], ["there is no model ''"]),

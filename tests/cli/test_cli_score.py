@@ -97,7 +97,7 @@ def test_a_long_text_is_shown_token_by_token_only_on_request(tmp_path: Path) -> 
         (["-"], "a", ["- is too short"]),
         (["-", "--stride", "256"], "a b c", ["stride must be a whole number, 1 to 255, not 256"]),
         (["-", "--stride", "x"], "a b c", ["--stride", "'x'"]),
-        (["-", "--threads", "-1"], "a b c", ["the number of threads must be 1 or more, not -1"]),
+        (["-", "--threads", "-1"], "a b c", ["--threads must be a whole number, 1 or more, not -1"]),
         (["-", "--model", "125M"], "a b c", ["there is no model '125M'"]),
         ([], "", ["FILE"]),
     ],

@@ -38,6 +38,17 @@ main.main(["a prompt"])
 """
 
 
+# Calls the command from Python with arguments that it refuses.
+REFUSED = """
+import signal
+from numpy_gpt2.cli.main import main
+try:
+    main(["--no-such-option"])
+except SystemExit:
+    print(getattr(signal.getsignal(signal.SIGINT), "name", "raises"))
+"""
+
+
 def output(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
@@ -53,3 +64,7 @@ def test_ctrl_c(before: str, after: list[str]) -> None:
 
 def test_the_command_ends_silently_while_it_imports_numpy() -> None:
     assert output(COMMAND) == ["SIG_DFL", "raises"]
+
+
+def test_ctrl_c_raises_again_after_arguments_that_are_refused() -> None:
+    assert output(REFUSED) == ["raises"]

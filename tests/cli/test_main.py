@@ -166,6 +166,14 @@ class TestHelp:
         assert all(line.startswith("  ") and "numpy-gpt2" in line for line in examples)
         assert any(f"numpy-gpt2 {command[0]}" in line for line in examples) or command == ["generate"]
 
+    @pytest.mark.parametrize("view", VIEWS)
+    def test_a_view_has_an_example_and_a_complaint_of_its_own(self, view: str) -> None:
+        examples = run("explore", view, "--help").stdout.partition("\nexamples:\n")[2].splitlines()
+        assert examples
+        assert all(line.startswith(f"  numpy-gpt2 explore {view}") for line in examples)
+        line = error_line(run("explore", view, *["h0"] * (view == "weights"), "--no-such-option"))
+        assert f"(`numpy-gpt2 explore {view} --help` lists the options)" in line
+
     def test_explore_lists_its_views(self) -> None:
         text = run("explore", "--help").stdout
         for view in VIEWS:
@@ -198,7 +206,8 @@ class TestHelp:
         assert len(looks) == 1
 
     def test_version(self) -> None:
-        assert run("--version").stdout == f"numpy_gpt2 {numpy_gpt2.__version__}\n"
+        for args in (["--version"], ["The king", "--version"], ["--seed", "1", "--version"]):
+            assert run(*args).stdout == f"numpy_gpt2 {numpy_gpt2.__version__}\n"
 
     def test_the_console_script(self) -> None:
         script = shutil.which("numpy-gpt2", path=str(Path(sys.executable).parent))
@@ -268,7 +277,7 @@ class TestCompletion:
         pytest.importorskip("shtab")
         result = run("--print-completion", shell)
         assert (result.returncode, result.stderr) == (0, "")
-        assert run(f"--print-completion={shell}").stdout == result.stdout
+        assert run("--greedy", f"--print_completion={shell}").stdout == result.stdout
         for name in (*SUBCOMMANDS, *VIEWS):
             assert name in result.stdout
         assert "top-k" in result.stdout

@@ -1,0 +1,33 @@
+"""Memory that is freed and kept for the next arrays."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Prints how many pages the system hands out while arrays of 16 MB are made, written and dropped.
+CODE = """
+import resource, sys
+import numpy as np
+from numpy_gpt2.machine.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+np.ones(2**21)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(2**21)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only this C library returns such memory to the system")
+def test_freed_memory_is_not_asked_for_again() -> None:
+    returned, kept = (
+        int(subprocess.run([sys.executable, "-c", CODE, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("returned", "kept")
+    )
+    assert kept < 100
+    assert returned > 10 * max(kept, 1)
