@@ -107,8 +107,6 @@ def draw(logits: Array, rng: np.random.Generator) -> int:
 def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
     """The logits with which a token is drawn: applies the options, in the order of `OPTIONS`.
 
-    That is repetition penalty, temperature, top-k, top-p, min-p.
-
     Args:
         logits: `[n_vocab]`.
         ids: the text so far, for the repetition penalty.

@@ -51,7 +51,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"temperature": 0, "repetition_penalty": 1.3},
     {"seed": 1},
     {"seed": 2, "temperature": 0.7, "top_k": 5},
-    {"seed": 3, "top_k": 0, "top_p": 0.8, "repetition_penalty": 1.2},
+    {"seed": 3, "top_k": 0, "top_p": 0.8, "repetition_penalty": 1.2, "min_p": 0.03},
     {"seed": 4, "num_return_sequences": 3},
     {"seed": 5, "stop": ["e"]},
     {"seed": 6, "top_k": np.int64(7), "max_new_tokens": np.int64(7)},
