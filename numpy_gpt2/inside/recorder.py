@@ -56,26 +56,33 @@ class Trace(Mapping[str, Array]):
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.arrays: dict[str, Array] = {}
-        self.second_names: dict[str, str] = {}
-        self.is_filled = False
+        self._arrays: dict[str, Array] = {}
+        self._second_names: dict[str, str] = {}
+        self._is_filled = False
 
     def __getitem__(self, name: str) -> Array:
-        if not self.is_filled:
+        if not self._is_filled:
             raise KeyError("nothing is here yet: a trace is filled at the end of its `with` block")
         try:
-            return self.arrays[self.second_names.get(name, name)]
+            return self._arrays[self._second_names.get(name, name)]
         except KeyError:
             raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded") from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
+        return iter(self._arrays)
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self._arrays)
 
     __eq__ = object.__eq__  # that of a mapping would compare arrays
     __hash__ = object.__hash__
+
+    def fill(self, arrays: Mapping[Step, Array], second_names: Mapping[str, str]) -> None:
+        """Adds what was recorded, at the end of the `with` block."""
+        self.steps += arrays
+        self._arrays.update({step.name: array for step, array in arrays.items()})
+        self._second_names.update(second_names)
+        self._is_filled = True
 
     def __repr__(self) -> str:
         return f"<Trace of {len(self)} arrays>"
@@ -225,16 +232,15 @@ class Recorder:
 
     def end(self, trace: Trace) -> None:
         """Fills the trace, where the arrays of several passes are joined, and releases everything."""
+        arrays: dict[Step, Array] = {}
         records_of: dict[str, list[Record]] = {}
         for record in self.records:
             if record.array is not None:
                 records_of.setdefault(record.name, []).append(record)
         for name, records in records_of.items():
             array = join([cast(Array, record.array) for record in records], UNSEEN.get(name.rpartition("/")[2], 0))
-            trace.steps.append(Step(name, array.shape, records[0].file, records[0].line))
-            trace.arrays[name] = array
-        trace.second_names = {name: record.name for name, record in self.second_names.items()}
-        trace.is_filled = True
+            arrays[Step(name, array.shape, records[0].file, records[0].line)] = array
+        trace.fill(arrays, {name: record.name for name, record in self.second_names.items()})
         for record in self.records:
             record.array = None
         self.past = self.lengths = self.returned = self.returned_record = None

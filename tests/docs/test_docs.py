@@ -12,6 +12,7 @@ import pytest
 
 import numpy_gpt2
 from numpy_gpt2 import generation, layers, sampling
+from numpy_gpt2.cli.main import SUBCOMMANDS
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside.source import source
 
@@ -70,6 +71,10 @@ def test_the_names_of_a_block_are_those_that_the_page_lists(tiny: GPT2) -> None:
     others = [name for name in t if not re.match(r"h\d", name)]
     prose = (ROOT / "docs" / "inside.md").read_text(encoding="utf-8").partition("Before the first block")[2]
     assert re.findall(r"`([^`]+)`", prose.partition("Without a past")[0]) == others
+
+
+def test_the_guide_lists_the_subcommands() -> None:
+    assert [row[0].strip("`") for row in table(ROOT / "docs" / "guide.md", "## The command")] == [*SUBCOMMANDS]
 
 
 def test_the_guide_lists_every_sampling_option() -> None:
