@@ -46,7 +46,8 @@ def generate_batch(rows: Sequence[Row], params: Params, n_head: int, slide: bool
     """Continues several texts, by one token each at every step, until all have ended.
 
     The prompts are read once. Then each step reads only the new tokens, since the past has the rest: after a
-    step, it holds all tokens of a context but the newest. A row that has ended no longer takes part.
+    step, it holds all tokens of a context but the newest. So a text may have one token more than the context holds:
+    the last position predicts it. A row that has ended no longer takes part.
 
     Args:
         rows: the texts, which grow.

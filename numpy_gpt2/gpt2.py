@@ -340,8 +340,8 @@ class GPT2:
 
     def _stride(self, stride: int | None) -> int:
         """The stride to score with: by default half of the context."""
-        stride = self.hparams.n_ctx // 2 if stride is None else stride
-        return checks.check_whole_number("stride", stride, at_least=1, at_most=self.hparams.n_ctx - 1)
+        stride = max(1, self.hparams.n_ctx // 2) if stride is None else stride
+        return checks.check_whole_number("stride", stride, at_least=1, at_most=max(1, self.hparams.n_ctx - 1))
 
 
 def load(

@@ -68,9 +68,10 @@ def keep_top_k(logits: Array, k: int) -> Array:
 def keep_top_p(logits: Array, p: float) -> Array:
     """Keeps the fewest tokens whose probabilities add up to at least p, likeliest first.
 
-    Of tied tokens, those with lower ids come first.
+    Of tied tokens, those with lower ids come first. transformers does the same. OpenAI's own sampler keeps the most
+    tokens whose probabilities add up to at most p, and at least one: usually a token less.
 
-    Source: Holtzman et al. 2020, section 3.1 ("nucleus sampling").
+    Source: Holtzman et al. 2020, section 3.1 ("nucleus sampling"); `top_p_logits` in OpenAI's `src/sample.py`.
 
     >>> keep_top_p(np.log([0.1, 0.6, 0.3]), 0.8).round(2)
     array([ -inf, -0.51, -1.2 ])
@@ -118,10 +119,11 @@ def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
     array([0.   , 0.667, 0.333])
     """
     check_names(options)
+    largest = np.finfo(logits.dtype).max
     for option in OPTIONS:
         value = options.get(option.name, option.off)
         if value != option.off:
-            logits = option.apply(logits, value, ids)
+            logits = np.minimum(option.apply(logits, value, ids), largest)  # scaling may overflow to infinity
         if option.name == "temperature" and value == 0:
             break  # only the likeliest token is left
     return logits
@@ -140,8 +142,9 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
     """
     if not math.isfinite(logits.max()):
         raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
-    logits = adjust(logits, ids, **options)
-    return int(np.argmax(logits)) if options.get("temperature") == 0 else draw(logits, rng)
+    with np.errstate(over="ignore"):
+        logits = adjust(logits.astype(np.float64), ids, **options)  # float32 would overflow sooner
+        return int(np.argmax(logits)) if options.get("temperature") == 0 else draw(logits, rng)
 
 
 class Option(NamedTuple):

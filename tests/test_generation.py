@@ -189,6 +189,18 @@ class TestBatch:
         assert list(generate_batch([Row([2], greedy, 0)], gpt2.params, gpt2.hparams.n_head)) == []
 
 
+@pytest.mark.parametrize("hparams", [*SHAPES, SHAPES[1]._replace(n_ctx=1)], ids=str)
+def test_the_last_position_of_the_context_predicts_a_token_as_well(hparams: HParams) -> None:
+    gpt2, n_ctx = random_model(hparams), hparams.n_ctx
+    prompts = random_prompts(hparams, [n_ctx, max(1, n_ctx - 1)])
+    made = finish([Row(prompt, greedy, n_ctx + 9) for prompt in prompts], gpt2)
+    for prompt, ids in zip(prompts, made, strict=True):
+        text = prompt + ids
+        assert len(text) == n_ctx + 1
+        likeliest = gpt2.logits(text[:-1]).argmax(axis=-1)
+        assert ids == likeliest[len(prompt) - 1 :].tolist()
+
+
 class TestSlide:
     @pytest.mark.parametrize("hparams", [*SHAPES, SHAPES[1]._replace(n_ctx=1), SHAPES[1]._replace(n_ctx=2)], ids=str)
     def test_the_oldest_half_is_dropped_and_the_rest_read_again(self, hparams: HParams) -> None:
@@ -199,7 +211,7 @@ class TestSlide:
         for prompt, ids in zip(prompts, made, strict=True):
             context, expected = list(prompt), []
             for _ in range(3 * n_ctx + 1):
-                if len(context) >= n_ctx:
+                if len(context) > n_ctx:
                     context = context[-(n_ctx - n_ctx // 2) :]
                 expected.append(int(gpt2.logits(context)[-1].argmax()))
                 context.append(expected[-1])

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import sys
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -186,10 +187,9 @@ def write(
     if args.file is None and args.num_return_sequences == 1 and not args.json:
         stream(prompts[0], n_tokens, model, keywords, args)
         return
-    rows = [(prompt, number) for prompt in prompts for number in range(1, args.num_return_sequences + 1)]
+    rows = ((prompt, number) for prompt in prompts for number in range(1, args.num_return_sequences + 1))
     with progress_bar(n_tokens * args.num_return_sequences, "token") as progress:
-        for i in range(0, len(rows), args.batch_size):
-            batch = rows[i : i + args.batch_size]
+        while batch := [*islice(rows, min(args.batch_size, sys.maxsize))]:
             texts = [prompt.text for prompt, _ in batch]
             generations = model.generate(texts, return_details=True, progress=progress.update, **keywords)
             progress.clear()

@@ -89,8 +89,12 @@ class Row:
             self.finish_reason = "length"
 
     def slide_or_end(self, n_ctx: int, slide: bool) -> bool:
-        """If the context is full, keeps only its newest half, or else ends the text. Returns whether it slid."""
-        if self.finish_reason or len(self.tokens) - self._context_start < n_ctx:
+        """If the newest token has no place in the context, keeps only the newest half of it, or else ends the text.
+
+        Returns:
+            Whether it slid.
+        """
+        if self.finish_reason or len(self.tokens) - self._context_start <= n_ctx:
             return False
         if slide:
             self._context_start = len(self.tokens) - (n_ctx - n_ctx // 2)  # at least one token stays

@@ -39,12 +39,14 @@ class Scores(NamedTuple):
 def windows(n_seq: int, n_ctx: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Where each window begins, the first token that is scored in it, and where it ends.
 
+    The last token of a window is scored, but not read. So a window has at least two tokens, even if n_ctx is 1.
+
     >>> list(windows(n_seq=10, n_ctx=4, stride=3))
     [(0, 1, 4), (3, 4, 7), (6, 7, 10)]
     """
     begin, first = 0, 1
     while first < n_seq:
-        end = min(begin + n_ctx, n_seq)
+        end = min(begin + max(n_ctx, 2), n_seq)
         yield begin, first, end
         begin, first = begin + stride, end
 

@@ -95,7 +95,7 @@ def trace(names: str | Iterable[str] = "*", steps: bool = False) -> Iterator[Tra
     A name says where an array belongs: the block and the checkpoint's name of the part, then the name of the
     variable in the source. What a part returns has the name of the part.
 
-        x                  the sum of token and position embeddings
+        x                  the sum of token and position embeddings; x_2, with those of token types added
         h3/ln_1            what this layer norm returns; h3/ln_1/centred is a variable in it
         h3/attn/weights    `weights` in `attention`, of block 3
         h3/mlp             what this MLP returns: the same array as h3/mlp/c_proj, which is kept once

@@ -507,6 +507,16 @@ class TestBadInput:
     def test_is_reported_in_one_line(self, args: list[str | bytes], parts: list[str]) -> None:
         assert_one_sentence(run(*args), *parts)
 
+    def test_a_very_large_number_of_continuations_begins_at_once(self) -> None:
+        """Batch by batch: a row for each of them would not fit into memory."""
+        args = ["The king", "-n", "100000000000", "--batch-size", "2", "--max-new-tokens", "1", "--model", "tiny"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "numpy_gpt2", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "======== continuation 1 ========\n"
+            process.kill()
+
     def test_very_large_values_are_accepted(self) -> None:
         args = ["The king", "--model", "tiny", "--seed", "9" * 40, "--top-k", "9" * 30, "--temperature", "1e4"]
         result = run(*args)

@@ -42,14 +42,16 @@ class TestEnds:
         assert self.run([5, 6, 299], n_prompt=2, max_new_tokens=5) == ([5, 6], "end_of_text")
 
     def test_context_is_full(self) -> None:
-        assert self.run([5] * 9, n_prompt=3, max_new_tokens=100) == ([5, 5, 5, 5], "context")
+        """The last of its 7 positions predicts one more token."""
+        assert self.run([5] * 9, n_prompt=3, max_new_tokens=100) == ([5] * 5, "context")
 
     def test_prompt_fills_the_context(self) -> None:
-        assert self.run([], n_prompt=7, max_new_tokens=100) == ([], "context")
+        assert self.run([5] * 9, n_prompt=7, max_new_tokens=100) == ([5], "context")
+        assert self.run([5] * 9, n_prompt=7, max_new_tokens=1) == ([5], "length")
         assert self.run([], n_prompt=7, max_new_tokens=0) == ([], "length")
 
     def test_length_and_context_together(self) -> None:
-        assert self.run([5] * 9, n_prompt=3, max_new_tokens=4) == ([5, 5, 5, 5], "length")
+        assert self.run([5] * 9, n_prompt=3, max_new_tokens=5) == ([5] * 5, "length")
 
     def test_a_row_may_be_ended_from_outside(self) -> None:
         model = random_model(SHAPES[1])
@@ -80,14 +82,13 @@ def test_log_probabilities_are_those_of_the_tokens() -> None:
 
 @pytest.mark.parametrize("n_ctx", [1, 2, 7, 8])
 def test_a_row_that_slides_keeps_the_newest_half_of_its_context(n_ctx: int) -> None:
-    row = Row(range(n_ctx), greedy, 100)
+    row = Row(range(n_ctx + 1), greedy, 100)
     assert not row.slide_or_end(n_ctx + 1, slide=True)
     assert row.context == row.tokens
     assert row.slide_or_end(n_ctx, slide=True)
-    n_kept = n_ctx - n_ctx // 2
-    assert row.context == row.tokens[-n_kept:]
-    assert len(row.tokens) == n_ctx
-    assert row.slide_or_end(n_ctx, slide=True) == (n_kept == n_ctx)  # a context of one token is always full
+    assert row.context == row.tokens[-(n_ctx - n_ctx // 2) :]
+    assert len(row.tokens) == n_ctx + 1
+    assert not row.slide_or_end(n_ctx, slide=True)
     assert row.finish_reason is None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import SHAPES, in_pytorch, random_ids, random_model
 
+from numpy_gpt2 import layers
 from numpy_gpt2.evaluation import scoring
 from numpy_gpt2.evaluation.scoring import IGNORED, windows
 from numpy_gpt2.gpt2 import GPT2
@@ -119,6 +120,15 @@ class TestAgainstHuggingFace:
         whole = scoring.join(model.score(ids))
         np.testing.assert_allclose(whole.log_probabilities[0], log_probabilities, rtol=0, atol=1e-12)
         assert whole.ranks[0].tolist() == ranks.tolist()
+
+
+def test_a_context_of_one_token_scores_each_token_by_the_one_before() -> None:
+    model = random_model(SHAPES[1]._replace(n_ctx=1))
+    ids = [3, 1, 4, 1, 5]
+    scores = scoring.join(model.score(ids))
+    expected = [layers.log_softmax(model.logits([ids[i]])[0])[ids[i + 1]] for i in range(4)]
+    np.testing.assert_allclose(scores.log_probabilities[0], expected, rtol=0, atol=1e-12)
+    assert model.loss(ids) == pytest.approx(-np.mean(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("n_seq", [0, 1, 2, 7, 8, 9, 30])
