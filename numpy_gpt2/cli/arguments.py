@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from .. import sampling
@@ -24,6 +25,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="where to compute: numpy, or cupy on a GPU (default: NUMPY_GPT2_BACKEND, or numpy)",
     )
     group.add_argument("--threads", metavar="N", type=int, help="use N processor cores (default: all)")
+    add_message_options(parser)
+
+
+def add_message_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how much is told on standard error."""
+    group = parser.add_argument_group("messages").add_mutually_exclusive_group()
+    for name, level, help in (
+        ("--quiet", logging.WARNING, "only warnings and errors on standard error"),
+        ("--verbose", logging.DEBUG, "say more on standard error, such as why each text ended"),
+    ):
+        group.add_argument(name, dest="log_level", action="store_const", const=level, default=logging.INFO, help=help)
 
 
 def add_models_dir(group: Any) -> None:

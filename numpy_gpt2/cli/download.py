@@ -6,7 +6,7 @@ import argparse
 
 from ..hub.download import describe_models, download
 from ..hub.names import ALIASES, EMBEDDED, NAMES, PARAMETERS, model_folder
-from .arguments import add_models_dir
+from .arguments import add_message_options, add_models_dir
 
 HELP = "fetch a released model"
 DESCRIPTION = (
@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="only show which models are on disk, their size and folder")
     add_models_dir(parser)
+    add_message_options(parser)
     parser.add_argument(
         "--base-url",
         metavar="URL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..inside.recorder import trace
 from ..params import Array
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
-from .process import is_terminal, read_input
+from .process import argument_text, is_terminal, read_input
 
 SENTENCE = "The king gave his daughter to the poor miller's son, and they lived happily together."
 
@@ -53,6 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if view.takes_text:
             help = f"the text; by default standard input or, at a terminal, the sentence {SENTENCE!r}"
             subparser.add_argument("text", metavar="TEXT", nargs="?", help=help)
+        subparser.add_argument("--json", action="store_true", help="print a JSON object per line for each row")
         subparser.add_argument("-o", "--output", metavar="FILE", type=Path, help="draw a picture: .png, .svg or .pdf")
         view.add_options(subparser)
         add_model_options(subparser)
@@ -68,7 +70,7 @@ def pictures(args: argparse.Namespace) -> Any:
     """The module that draws, or None if no picture is wanted.
 
     Raises:
-        FileNotFoundError: the folder of the picture does not exist.
+        OSError: the folder of the picture does not exist, or the picture has the name of a folder.
         ImportError: matplotlib is not installed.
         ValueError: pictures are not drawn in this format.
     """
@@ -76,6 +78,8 @@ def pictures(args: argparse.Namespace) -> Any:
         return None
     if not args.output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {args.output.parent} for the picture")
+    if args.output.is_dir():
+        raise IsADirectoryError(f"{args.output} is a folder: name a file in it for the picture")
     try:
         from ..inside import figures
     except ImportError as error:
@@ -86,39 +90,77 @@ def pictures(args: argparse.Namespace) -> Any:
 
 def text_of(args: argparse.Namespace) -> str:
     """The text to look at. A terminal is not asked for one."""
-    if args.text is None:
-        given = "" if is_terminal(sys.stdin) else read_input("-")
-        return given.removesuffix("\n") or SENTENCE
-    return read_input("-").removesuffix("\n") if args.text == "-" else str(args.text)
+    if args.text is None and is_terminal(sys.stdin):
+        return SENTENCE
+    return read_input("-").removesuffix("\n") if args.text in (None, "-") else argument_text(args.text)
 
 
-def check_number(name: str, i: int, n: int) -> None:
-    """Checks the number of a block or a head.
+def check_place(args: argparse.Namespace, model: GPT2) -> None:
+    """Checks the numbers of a block and of a head, if they are given.
 
     Raises:
         ValueError: the model has none with this number.
     """
-    if not 0 <= i < n:
-        raise ValueError(f"--{name} must be 0 to {n - 1} for this model, not {i}")
+    for name, i, n in (("--layer", args.layer, model.hparams.n_layer), ("--head", args.head, model.hparams.n_head)):
+        if i is not None:
+            checks.check_whole_number(name, i, at_most=n - 1)
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[int] = (0,)) -> None:
-    """Prints columns of equal width. The columns in `left` are aligned to the left, the others to the right."""
-    lines = [[*head], *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+def show_table(
+    args: argparse.Namespace,
+    columns: dict[str, str],
+    rows: Iterable[Sequence[Any]],
+    title: str = "",
+    total: str = "",
+) -> None:
+    """Prints a table or, with `--json`, an object for each row.
+
+    Args:
+        args: the options.
+        columns: the heads, each with the format of the numbers below it; "<" aligns the column to the left.
+        rows: the cells. A text or a list is printed as it is, a tuple element by element.
+        title, total: lines above and below the table.
+    """
+    if args.json:
+        for row in rows:
+            print(json.dumps(dict(zip(columns, row, strict=True)), default=lambda number: number.item()))
+        return
+    lines = [
+        [*columns],
+        *([cell(value, form) for value, form in zip(row, columns.values(), strict=True)] for row in rows),
+    ]
+    if title:
+        print(title)
+    if len(lines) > 1:
+        print_aligned(lines, [form.startswith("<") for form in columns.values()])
+    if total:
+        print(f"\n{total}")
+
+
+def cell(value: Any, form: str) -> str:
+    """A value as it is printed."""
+    if isinstance(value, tuple):
+        return " ".join(cell(each, form) for each in value)
+    return str(value) if isinstance(value, (str, list)) else format(value, form)
+
+
+def print_aligned(lines: list[list[str]], left: Sequence[bool]) -> None:
+    """Prints columns of equal width, each aligned to the left or to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        cells = [c.ljust(n) if to_left else c.rjust(n) for c, n, to_left in zip(line, widths, left, strict=True)]
         print("  ".join(cells).rstrip())
 
 
 def show_params(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """Every parameter."""
     table = tables.parameter_statistics(model.params)
-    print_table(
-        ("name", "shape", "size", "mean", "deviation"),
-        [(row.name, list(row.shape), f"{row.size:,}", f"{row.mean:.4f}", f"{row.deviation:.4f}") for row in table],
+    show_table(
+        args,
+        {"name": "<", "shape": "", "size": ",", "mean": ".4f", "deviation": ".4f"},
+        [(row.name, list(row.shape), row.size, row.mean, row.deviation) for row in table],
+        total=f"{sum(row.size for row in table):,} parameters in {len(table)} arrays",
     )
-    print(f"\n{sum(row.size for row in table):,} parameters in {len(table)} arrays")
     if draw:
         draw.save_figure(draw.params_figure(table, model.name), args.output)
 
@@ -128,10 +170,10 @@ def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     found = tables.tokens(require(model.tokenizer), text_of(args))
     if not found:
         raise ValueError("there is no text to look at: give one, in quotes")
-    print_table(
-        ("position", "id", "piece", "bytes", "merges"),
+    show_table(
+        args,
+        {"position": "", "id": "", "piece": "<", "bytes": "<", "merges": "<"},
         [(i, t.id, t.piece, t.bytes.hex(" "), ", ".join(t.merges) or "-") for i, t in enumerate(found)],
-        left=(2, 3, 4),
     )
     if draw:
         figure = draw.tokens_figure([t.piece for t in found], [t.id for t in found], model.name)
@@ -145,13 +187,10 @@ def show_next(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     chances = tables.next_tokens(model, text, args.n, **options)
     announce(model, args)
     labels = tables.token_labels(model.tokenizer, [c.id for c in chances])
-    print_table(
-        ("rank", "id", "token", "probability", "drawn with"),
-        [
-            (rank, c.id, label, f"{c.probability:.6f}", f"{c.drawn:.6f}")
-            for rank, (c, label) in enumerate(zip(chances, labels, strict=True), start=1)
-        ],
-        left=(2,),
+    show_table(
+        args,
+        {"rank": "", "id": "", "token": "<", "probability": ".6f", "drawn with": ".6f"},
+        [(i + 1, c.id, labels[i], c.probability, c.drawn) for i, c in enumerate(chances)],
     )
     if draw:
         drawn_with = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in options.items())
@@ -167,20 +206,17 @@ def add_next_options(parser: argparse.ArgumentParser) -> None:
 
 def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """Which tokens each token looks at: in one head, in one block, or in all."""
-    if args.layer is not None:
-        check_number("layer", args.layer, model.hparams.n_layer)
-    if args.head is not None:
-        check_number("head", args.head, model.hparams.n_head)
-        if args.layer is None:
-            raise ValueError("--head counts the heads of one block: say which with --layer")
+    check_place(args, model)
+    if args.head is not None and args.layer is None:
+        raise ValueError("--head counts the heads of one block: say which with --layer")
     ids = tables.read_ids(model, text_of(args))
     weights = tables.attention_weights(model, ids[0], args.layer)
     announce(model, args)
     labels = tables.token_labels(model.tokenizer, ids)
     if args.head is not None:
-        print_head(weights[args.head], labels)
+        show_head(args, weights[args.head], labels)
     else:
-        print_habits({args.layer: weights} if args.layer is not None else dict(enumerate(weights)))
+        show_habits(args, {args.layer: weights} if args.layer is not None else dict(enumerate(weights)))
     if not draw:
         return
     if args.layer is None:
@@ -199,33 +235,32 @@ def add_attention_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", metavar="N", type=int, help="the head, counted from 0 (default: all)")
 
 
-def print_head(weights: Array, labels: Sequence[str]) -> None:
+def show_head(args: argparse.Namespace, weights: Array, labels: Sequence[str]) -> None:
     """Prints for each token the three tokens that one head gives most weight.
 
     Shapes: weights `[n_seq, n_seq]`, n_seq labels.
     """
     rows = []
     for label, row in zip(labels, weights, strict=True):
-        most = [f"{labels[j]} {row[j]:.3f}" for j in (-row).argsort(kind="stable")[:3] if row[j] > 0]
+        most = [(labels[j], row[j]) for j in (-row).argsort(kind="stable")[:3] if row[j] > 0]
         rows.append((label, *most, *[""] * (3 - len(most))))
-    print_table(("token", "looks most at", "", ""), rows, left=range(4))
+    show_table(args, {"token": "<", "looks most at": "<.3f", "then at": "<.3f", "and at": "<.3f"}, rows)
 
 
-def print_habits(layers: dict[int, Array]) -> None:
+def show_habits(args: argparse.Namespace, layers: dict[int, Array]) -> None:
     """Prints where each head of these blocks looks on average.
 
     Shapes: for each block `[n_head, n_seq, n_seq]`.
     """
+    columns = {"block": "<", "head": "", "first": ".3f", "itself": ".3f", "before": ".3f", "distance": ".1f"}
+    title = "average weight on the first token, on the token itself and on the one before, and how far back"
     rows = []
     for layer, weights in layers.items():
         if weights.shape[-1] == 1:
-            print("a single token can only look at itself")
-            return
-        for head, of_head in enumerate(weights):
-            first, itself, previous, distance = tables.habits(of_head)
-            rows.append((f"h{layer}", head, f"{first:.3f}", f"{itself:.3f}", f"{previous:.3f}", f"{distance:.1f}"))
-    print("average weight on the first token, on the token itself and on the one before, and how far back")
-    print_table(("block", "head", "first", "itself", "before", "distance"), rows)
+            title = "a single token can only look at itself"
+            break
+        rows += [(f"h{layer}", head, *tables.habits(of_head)) for head, of_head in enumerate(weights)]
+    show_table(args, columns, rows, title)
 
 
 def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
@@ -235,9 +270,9 @@ def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     announce(model, args)
     labels = tables.token_labels(model.tokenizer, ids)
     predicted = [tables.token_labels(model.tokenizer, row) for row in lens.ids]
-    print("the likeliest next token, if the model ended with the embeddings (emb) or after a block")
-    names = ["emb", *(f"h{i}" for i in range(model.hparams.n_layer))]
-    print_table(("token", *names), zip(labels, *predicted, strict=True), left=range(len(names) + 1))
+    columns = ["token", "emb", *(f"h{i}" for i in range(model.hparams.n_layer))]
+    title = "the likeliest next token, if the model ended with the embeddings (emb) or after a block"
+    show_table(args, dict.fromkeys(columns, "<"), zip(labels, *predicted, strict=True), title)
     if draw:
         figure = draw.lens_figure(lens, labels, predicted, f"what each layer of {model.name} would predict next")
         draw.save_figure(figure, args.output)
@@ -248,14 +283,14 @@ def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     similarity = tables.position_similarity(model.params)
     n = len(similarity)
     steps = [step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if step < n]
-    print("how similar the embedding of a position is to those of later positions (cosine)")
-    print_table(
-        ("position", *(f"+{step}" for step in steps)),
+    show_table(
+        args,
+        {"position": "", **{f"+{step}": ".3f" for step in steps}},
         [
-            (i, *(f"{similarity[i, i + step]:.3f}" if i + step < n else "" for step in steps))
+            (i, *(similarity[i, i + step] if i + step < n else "" for step in steps))
             for i in sorted({0, 1, 2, 3, *range(4, n, max(1, n // 12)), n - 1} & {*range(n)})
         ],
-        left=(),
+        "how similar the embedding of a position is to those of later positions (cosine)",
     )
     if draw:
         wpe = tables.parameter(model.params, "wpe")
@@ -265,15 +300,21 @@ def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
 def show_weights(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """A parameter."""
     array = tables.parameter(model.params, args.name)
-    rows = [
-        ("shape", list(array.shape)),
-        ("mean", f"{array.mean(dtype=np.float64):.5f}"),
-        ("deviation", f"{array.std():.5f}"),
-        ("least", f"{array.min():.5f}"),
-        ("median", f"{np.median(array):.5f}"),
-        ("most", f"{array.max():.5f}"),
-    ]
-    print_table((args.name, ""), rows)
+    show_table(
+        args,
+        {"name": "<", "shape": "", **dict.fromkeys(("mean", "deviation", "least", "median", "most"), ".5f")},
+        [
+            (
+                args.name,
+                list(array.shape),
+                array.mean(dtype=np.float64),
+                array.std(),
+                array.min(),
+                np.median(array),
+                array.max(),
+            )
+        ],
+    )
     if draw:
         draw.save_figure(draw.weights_figure(array, f"{args.name} of {model.name}"), args.output)
 
@@ -291,10 +332,10 @@ def show_trace(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     if not t:
         raise ValueError(f"no array has a name like {args.names!r}; without --names, all are listed")
     announce(model, args)
-    print_table(
-        ("name", "shape", "line", "source"),
+    show_table(
+        args,
+        dict.fromkeys(("name", "shape", "line", "source"), "<"),
         [(s.name, list(s.shape), f"{Path(s.file).name}:{s.line}", s.source.split("  #")[0]) for s in t.steps],
-        left=(0, 1, 2, 3),
     )
     if draw:
         name = f"the residual stream of {model.name}, and what each block adds to it"
@@ -309,28 +350,20 @@ def add_trace_options(parser: argparse.ArgumentParser) -> None:
 def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """The same head with the mask and without."""
     layer, head = args.layer, args.head
-    check_number("layer", layer, model.hparams.n_layer)
-    check_number("head", head, model.hparams.n_head)
+    check_place(args, model)
     ids = tables.read_ids(model, text_of(args))
     masked = tables.attention_weights(model, ids[0], layer)[head]
     unmasked = tables.unmasked_weights(model, ids[0], layer)[head]
     announce(model, args)
     labels = tables.token_labels(model.tokenizer, ids)
-    print(f"where each token looks most, in block h{layer}, head {head}")
-    print_table(
-        ("token", "masked", "", "unmasked", "", "on what follows"),
+    show_table(
+        args,
+        {"token": "<", "masked": "<", "weight": ".3f", "unmasked": "<", "its weight": ".3f", "on what follows": ".3f"},
         [
-            (
-                label,
-                labels[m.argmax()],
-                f"{m.max():.3f}",
-                labels[u.argmax()],
-                f"{u.max():.3f}",
-                f"{u[i + 1 :].sum():.3f}",
-            )
+            (label, labels[m.argmax()], m.max(), labels[u.argmax()], u.max(), u[i + 1 :].sum())
             for i, (label, m, u) in enumerate(zip(labels, masked, unmasked, strict=True))
         ],
-        left=(0, 1, 3),
+        f"where each token looks most, in block h{layer}, head {head}",
     )
     if draw:
         name = f"attention of {model.name}, block h{layer}, head {head}"

@@ -15,11 +15,11 @@ import numpy as np
 from .. import checks
 from ..decoding.options import Options, check_options
 from ..decoding.prompts import encode_prompt
-from ..decoding.row import Generation
+from ..decoding.row import FinishReason, Generation
 from ..gpt2 import GPT2
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
-from .process import is_file, is_terminal, progress_bar, standard_input
+from .process import argument_text, is_file, is_terminal, progress_bar, show, standard_input
 from .prompts import NamedPrompt, ask, read_prompts
 
 log = logging.getLogger("numpy_gpt2")
@@ -105,7 +105,6 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
         help="generate N continuations at a time, if there are several: more are faster and need more memory "
         "(default: %(default)s)",
     )
-    output.add_argument("--verbose", action="store_true", help="say on standard error why each text ended")
     add_model_options(parser)
 
 
@@ -131,7 +130,7 @@ def generation_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "max_new_tokens": args.max_new_tokens,
         "max_length": args.max_length,
-        "stop": [string.replace(r"\n", "\n") for string in args.stop or ()],
+        "stop": [argument_text(string).replace(r"\n", "\n") for string in args.stop or ()],
         "seed": args.seed,
         "slide": args.slide,
         "return_full_text": args.full_text,
@@ -194,7 +193,7 @@ def write(
             generations = model.generate(texts, return_details=True, progress=progress.update, **keywords)
             progress.clear()
             for (prompt, number), generation in zip(batch, generations, strict=True):
-                show(generation, prompt, number, args)
+                show_generation(generation, prompt, number, args)
 
 
 def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, keywords: dict[str, Any], args: argparse.Namespace) -> None:
@@ -202,13 +201,17 @@ def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, keywords: dict[str, 
     with progress_bar(n_tokens, "token") if is_file(sys.stdout) else contextlib.nullcontext() as progress:
         pieces = model.stream(prompt.text, progress=progress.update if progress else None, **keywords)
         for piece in pieces:
-            print(piece, end="", flush=True)
+            show(piece, end="")
         print(flush=True)
-    if args.verbose or pieces.finish_reason == "context":
-        log.info(FINISHED[pieces.finish_reason])
+    log.log(level(pieces.finish_reason), FINISHED[pieces.finish_reason])
 
 
-def show(generation: Generation, prompt: NamedPrompt, number: int, args: argparse.Namespace) -> None:
+def level(finish_reason: FinishReason | None) -> int:
+    """How important it is to say why a text ended."""
+    return logging.INFO if finish_reason == "context" else logging.DEBUG
+
+
+def show_generation(generation: Generation, prompt: NamedPrompt, number: int, args: argparse.Namespace) -> None:
     """Prints a continuation, as JSON or below a line that says which one it is."""
     title = prompt.where
     if args.num_return_sequences > 1:
@@ -216,7 +219,6 @@ def show(generation: Generation, prompt: NamedPrompt, number: int, args: argpars
     if args.json:
         print(json.dumps({"prompt": prompt.text, **generation._asdict()}), flush=True)
     else:
-        print(f"======== {title} ========\n{generation.text}", flush=True)
-    if args.verbose or (generation.finish_reason == "context" and not args.json):
-        reason = FINISHED[generation.finish_reason]
-        log.info("%s", f"{title}: {reason}" if title else reason)
+        show(f"======== {title} ========\n{generation.text}")
+    reason = FINISHED[generation.finish_reason]
+    log.log(logging.DEBUG if args.json else level(generation.finish_reason), f"{title}: {reason}" if title else reason)

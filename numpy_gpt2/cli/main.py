@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments, by default those of the process, and returns its exit status."""
     try:
         command = parse(list(sys.argv[1:] if arguments is None else arguments))
+    except ImportError as error:
+        sys.exit(f"numpy_gpt2: {error}: `pip install .` in the project's folder installs what the package needs")
     finally:
         interrupts.raise_again()
-    process.log_to_standard_error()
     return process.run(command)
 
 
@@ -56,6 +57,7 @@ def parse(given: list[str]) -> Callable[[], object]:
     if name is None:
         add_own_options(parser)
     args, others = parser.parse_known_args(given)
+    process.log_to_standard_error(getattr(args, "log_level", logging.INFO))
     if name is None and args.print_completion:
         return lambda: print(completion(args.print_completion))
     hint = nearly_a_subcommand(args.prompt) if name is None and "--" not in given else ""

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
+from .process import one_line
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that complains in one line, keeps line breaks, and takes `--top_k` for `--top-k`."""
@@ -26,4 +28,4 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit status 2."""
-        self.exit(2, f"numpy_gpt2: {message} (`{self.prog} --help` lists the options)\n")
+        self.exit(2, f"numpy_gpt2: {one_line(message)} (`{self.prog} --help` lists the options)\n")

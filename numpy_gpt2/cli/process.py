@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
+import re
 import signal
 import stat
 import sys
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from ..machine.files import read_text
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the line end
+LONGEST_MESSAGE = 2000  # characters
 
 
 def run(command: Callable[[], object]) -> int:
@@ -40,15 +45,50 @@ def run(command: Callable[[], object]) -> int:
         return 141
     except (ValueError, OSError, ImportError, MemoryError) as error:
         abandon_output()
-        print(f"numpy_gpt2: {sentence(error)}", file=sys.stderr)
+        print(f"numpy_gpt2: {one_line(sentence(error))}", file=sys.stderr)
         return 1
     return 0
 
 
-def log_to_standard_error() -> None:
-    """Shows the package's messages as lines on standard error."""
-    logging.basicConfig(format="numpy_gpt2: %(message)s")
-    logging.getLogger("numpy_gpt2").setLevel(logging.INFO)
+class OneLine(logging.Formatter):
+    """Makes a line of each message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, with the name of the package before it."""
+        return f"numpy_gpt2: {one_line(record.getMessage())}"
+
+
+def log_to_standard_error(level: int = logging.INFO) -> None:
+    """Shows the package's messages, from this level on, as lines on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("numpy_gpt2").setLevel(level)
+
+
+def printable(text: str) -> str:
+    r"""The text, with an escape for each control character that could make a terminal do something.
+
+    >>> printable("one\ttwo\n\x1b[31mred")
+    'one\ttwo\n\\x1b[31mred'
+    """
+    return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def one_line(message: str) -> str:
+    """A message in one line that is safe for a terminal, and no longer than anybody would read."""
+    line = printable(" ".join(message.split()))
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Prints text from a model or a user at once; on a terminal without control characters."""
+    print(printable(text) if is_terminal(sys.stdout) else text, end=end, flush=True)
+
+
+def argument_text(argument: str) -> str:
+    """The text of an argument, which is UTF-8, even where the locale makes Python decode arguments as ASCII."""
+    return os.fsencode(argument).decode(errors="surrogateescape")
 
 
 def read_input(name: str) -> str:
@@ -56,9 +96,11 @@ def read_input(name: str) -> str:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not UTF-8.
+        ValueError: the file is not UTF-8, or standard input is closed.
     """
     if name == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input is closed: there is no text to read")
         return standard_input().read().removeprefix("\ufeff")
     try:
         return read_text(Path(name))
@@ -93,11 +135,14 @@ def progress_bar(total: int, unit: str) -> AbstractContextManager[Any]:
     """A progress bar (tqdm) on standard error, if that is a terminal and the work takes longer than two seconds."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, unit_scale=True, delay=2, leave=False, disable=None)
+    is_quiet = not logging.getLogger("numpy_gpt2").isEnabledFor(logging.INFO)
+    return tqdm(total=total, unit=unit, unit_scale=True, delay=2, leave=False, disable=is_quiet or None)
 
 
 def sentence(error: Exception) -> str:
     """What to print about an error."""
+    if isinstance(error, OSError) and error.errno == errno.EBADF and not error.filename:
+        return "standard input cannot be read, or standard output cannot be written: are < and > the right way round?"
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
     return str(error) or "there is not enough memory"  # a MemoryError of Python has no text

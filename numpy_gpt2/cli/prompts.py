@@ -7,7 +7,7 @@ import contextlib
 import sys
 from typing import NamedTuple, TextIO
 
-from .process import is_terminal, read_input
+from .process import argument_text, is_terminal, read_input
 
 
 class NamedPrompt(NamedTuple):
@@ -33,8 +33,8 @@ def read_prompts(args: argparse.Namespace) -> list[NamedPrompt]:
             raise ValueError(f"there is no prompt in {args.file}")
         return prompts
     if args.prompt not in (None, "-"):
-        return [NamedPrompt(args.prompt)]
-    text = read_input("-") if args.prompt == "-" or not is_terminal(sys.stdin) else ""
+        return [NamedPrompt(argument_text(args.prompt))]
+    text = read_input("-") if args.prompt == "-" or (sys.stdin and not is_terminal(sys.stdin)) else ""
     if not text:
         raise ValueError(
             "there is no prompt: write one in quotes, or give it on standard input, or use --file, --interactive or "

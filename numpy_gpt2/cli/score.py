@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 
 import numpy as np
 
 from ..decoding.prompts import require
-from ..evaluation.scoring import Scores, bits_per_byte, cross_entropy, join, perplexity
+from ..evaluation.scoring import Scores, bits_per_byte, perplexity
 from ..tokenizer import Tokenizer
 from .arguments import add_model_options
 from .loading import announce, load_model
-from .process import progress_bar, read_input
+from .process import argument_text, progress_bar, read_input
 
 HELP = "how well a model predicts a text: perplexity, and the probability of each token"
 DESCRIPTION = """\
@@ -28,7 +29,8 @@ considered likeliest there. The first token is not scored, since there is nothin
 """
 EXAMPLES = """\
   numpy-gpt2 score story.txt
-  echo "The princess kissed the frog." | numpy-gpt2 score -
+  numpy-gpt2 score --text "The princess kissed the frog."
+  cat story.txt | numpy-gpt2 score - --json
 """
 
 SHORT = 100  # the longest text that is shown token by token, in tokens
@@ -36,7 +38,9 @@ SHORT = 100  # the longest text that is shown token by token, in tokens
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("file", metavar="FILE", help="the text, in UTF-8; - for standard input")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", metavar="FILE", nargs="?", help="the text, in UTF-8; - for standard input")
+    source.add_argument("--text", metavar="TEXT", help="the text itself")
     parser.add_argument(
         "--stride",
         metavar="N",
@@ -45,39 +49,75 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "smaller N lets the model see more of what came before, and takes longer (default: half the context)",
     )
     parser.add_argument("--tokens", action="store_true", help="show each token, however long the text")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object with the figures, after one per line for each token, if --tokens asks for them",
+    )
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints how well the model predicts the file."""
-    text = read_input(args.file)
+    """Prints how well the model predicts the text: token by token as they are scored, then the figures."""
+    text = read_input(args.file) if args.text is None else argument_text(args.text)
     model = load_model(args)
     tokenizer = require(model.tokenizer)
     ids = tokenizer.encode(text)
-    if len(ids) < 2:
-        raise ValueError(f"{args.file} is too short: the first token is not scored, so there must be at least two")
-    scores_of_pieces = model.score(ids, args.stride)
+    n = len(ids) - 1  # the first token is not scored
+    if n < 1:
+        source = "the text" if args.text is not None else "standard input" if args.file == "-" else args.file
+        raise ValueError(f"{source} is too short: the first token is not scored, so there must be at least two")
+    pieces = model.score(ids, args.stride)
     announce(model, args)
-    pieces = []
-    with progress_bar(len(ids) - 1, "token") as progress:
-        for piece in scores_of_pieces:
-            pieces.append(piece)
+    with_tokens = args.tokens or (n < SHORT and not args.json)
+    if with_tokens and not args.json:
+        print("probability   rank  token")
+        print(f"          -      -  {tokenizer.decode(ids[:1])!r}")
+    log_probability, n_scored = 0.0, 0
+    with progress_bar(n, "token") as progress:
+        for piece in pieces:
+            log_probability += float(np.sum(piece.log_probabilities, dtype=np.float64))
+            if with_tokens:
+                progress.clear()
+                show_tokens(ids[1 + n_scored :], piece, tokenizer, args.json)
+            n_scored += piece.ranks.size
             progress.update(piece.ranks.size)
-    scores = Scores(*(values[0] for values in join(pieces)))
-    if args.tokens or len(ids) <= SHORT:
-        print_tokens(ids, scores, tokenizer)
-    loss = cross_entropy(scores.log_probabilities, np.array(ids[1:]))
-    bits = bits_per_byte(scores.log_probabilities, len(tokenizer.decode_bytes(ids[1:])))
-    print(f"tokens scored  {len(ids) - 1}")
+    n_bytes = len(text.encode()) - len(tokenizer.decode_bytes(ids[:1]))
+    show_figures(n, log_probability, n_bytes, with_tokens, args.json)
+
+
+def show_tokens(ids: list[int], scores: Scores, tokenizer: Tokenizer, as_json: bool) -> None:
+    """Prints a line for each token that was scored: its probability, its rank, and the token.
+
+    Shapes: ids at least as many as scores, which are `[1, n_seq]`.
+    """
+    for id, log_probability, rank in zip(ids, scores.log_probabilities[0], scores.ranks[0], strict=False):
+        token = tokenizer.decode([id])
+        if as_json:
+            print(json.dumps({"id": id, "token": token, "log_probability": float(log_probability), "rank": int(rank)}))
+        else:
+            print(f"{math.exp(log_probability):11.6f} {rank:6d}  {token!r}")
+
+
+def show_figures(n: int, log_probability: float, n_bytes: int, with_tokens: bool, as_json: bool) -> None:
+    """Prints the figures of a text.
+
+    Args:
+        n: how many tokens were scored.
+        log_probability: the sum of their log-probabilities.
+        n_bytes: their length in bytes.
+        with_tokens: whether the tokens are printed above.
+        as_json: whether to print an object.
+    """
+    loss = -log_probability / n
+    bits = bits_per_byte(log_probability, n_bytes)
+    if as_json:
+        figures = {"tokens": n, "cross_entropy": loss, "perplexity": perplexity(loss), "bits_per_byte": bits}
+        print(json.dumps(figures))
+        return
+    if with_tokens:
+        print()
+    print(f"tokens scored  {n}")
     print(f"cross-entropy  {loss:.4f} nats per token")
     print(f"perplexity     {perplexity(loss):.4f}")
     print(f"bits per byte  {bits:.4f}")
-
-
-def print_tokens(ids: list[int], scores: Scores, tokenizer: Tokenizer) -> None:
-    """Prints a line for each token: its probability, its rank, and the token."""
-    print("probability   rank  token")
-    print(f"          -      -  {tokenizer.decode(ids[:1])!r}")
-    for id, log_probability, rank in zip(ids[1:], *scores, strict=True):
-        print(f"{math.exp(log_probability):11.6f} {rank:6d}  {tokenizer.decode([id])!r}")
-    print()

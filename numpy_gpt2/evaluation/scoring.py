@@ -142,12 +142,16 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def bits_per_byte(log_probabilities: Array, n_bytes: int) -> float:
+def bits_per_byte(log_probability: float, n_bytes: int) -> float:
     """The length in bits of a text of n_bytes in the code that is best for the model, divided by n_bytes.
 
     Unlike the loss and the perplexity, it is comparable between models with different tokenizers.
 
-    >>> bits_per_byte(np.log([0.5, 0.25]), n_bytes=6)
+    Args:
+        log_probability: that of the text, the sum of those of its tokens, in nats.
+        n_bytes: the length of the text.
+
+    >>> bits_per_byte(math.log(0.5) + math.log(0.25), n_bytes=6)
     0.5
     """
-    return -float(np.sum(log_probabilities, dtype=np.float64)) / math.log(2) / n_bytes
+    return -log_probability / math.log(2) / n_bytes

@@ -29,6 +29,7 @@ from .pictures import (
 from .tables import Chance, Lens, Sizes, Statistics
 
 DPI = 150
+LARGEST = 2**15  # pixels, in either direction
 FORMATS = (".png", ".svg", ".pdf")
 LENS_TOKENS = 24  # the most tokens in a row of the logit lens
 LENS_ROWS = 12  # the most rows; a longer text gets a single row, without the predicted tokens
@@ -217,7 +218,13 @@ def save_figure(figure: Figure, file: Path, dpi: int = DPI) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        ValueError: the picture is too large.
     """
+    width, height = (int(dpi * inches) for inches in figure.get_size_inches())
+    if max(width, height) > LARGEST:
+        raise ValueError(
+            f"the picture would have {width} by {height} pixels, and at most {LARGEST} each way can be drawn: show less"
+        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file.suffix.removeprefix(".").lower(), dpi=dpi)
     write_atomically(file, lambda temporary: temporary.write_bytes(buffer.getvalue()))
