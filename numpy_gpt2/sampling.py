@@ -133,9 +133,10 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
     Args:
         logits: `[n_vocab]`.
         rng: where the randomness comes from.
-        ids, options: as for `adjust`.
+        ids, options: as for `adjust`. Their values are not checked here; `check_sampling` does that.
 
     Raises:
+        TypeError: there is no option of a given name.
         ValueError: a logit is NaN or infinity, or all are minus infinity.
     """
     if not math.isfinite(logits.max()):
