@@ -217,14 +217,21 @@ OPTIONS = (
 NAMES = frozenset(option.name for option in OPTIONS)
 
 
-def check_names(options: Mapping[str, float]) -> None:
+def check_names(options: Mapping[str, float], others: Sequence[str] = ()) -> None:
     """Checks that there are sampling options of these names.
+
+    Args:
+        options: the values by name.
+        others: names of other options, which somebody who misspelled one may have meant.
 
     Raises:
         TypeError: there is none of one of them.
     """
     if unknown := options.keys() - NAMES:
-        raise TypeError(f"there is no sampling option {min(unknown)!r}")
+        import difflib  # not needed, and so not imported, when nothing is wrong
+
+        close = difflib.get_close_matches(min(unknown), [*NAMES, *others], n=1)
+        raise TypeError(f"{min(unknown)!r} is not an option here" + "".join(f"; did you mean {n!r}?" for n in close))
 
 
 def check_sampling(**options: float) -> dict[str, float]:

@@ -50,12 +50,7 @@ def check_options(
         TypeError: there is no option of this name.
         ValueError: an option is out of its range, or two options exclude each other.
     """
-    if unknown := others.keys() - sampling.NAMES:
-        import difflib  # not needed, and so not imported, when nothing is wrong
-
-        close = difflib.get_close_matches(min(unknown), [*Options._fields[:-1], *sampling.NAMES], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise TypeError(f"{min(unknown)!r} is not an option here{hint}")
+    sampling.check_names(others, Options._fields[:-1])
     if max_new_tokens is not None and max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
     return Options(

@@ -30,9 +30,6 @@ from ..machine.backend import to_host
 from ..machine.products import product
 from ..params import Array, Block, Params
 
-# What stands for a key that a pass could not see yet, where that is not 0.
-UNSEEN = {"scores": -math.inf}
-
 
 class Step(NamedTuple):
     """One recorded array, and the place that computed it."""
@@ -57,12 +54,11 @@ class Trace(Mapping[str, Array]):
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._arrays: dict[str, Array] = {}
+        self._arrays: dict[str, Array] | None = None
         self._second_names: dict[str, str] = {}
-        self._is_filled = False
 
     def __getitem__(self, name: str) -> Array:
-        if not self._is_filled:
+        if self._arrays is None:
             raise KeyError("nothing is here yet: a trace is filled at the end of its `with` block")
         try:
             return self._arrays[self._second_names.get(name, name)]
@@ -72,20 +68,17 @@ class Trace(Mapping[str, Array]):
             raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded{hint}") from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
+        return iter(self._arrays or ())
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._arrays or ())
 
     __eq__ = object.__eq__  # that of a mapping would compare arrays
     __hash__ = object.__hash__
 
-    def fill(self, arrays: Mapping[Step, Array], second_names: Mapping[str, str]) -> None:
+    def fill(self, arrays: dict[str, Array], second_names: dict[str, str]) -> None:
         """Adds what was recorded, at the end of the `with` block."""
-        self.steps += arrays
-        self._arrays.update({step.name: array for step, array in arrays.items()})
-        self._second_names.update(second_names)
-        self._is_filled = True
+        self._arrays, self._second_names = arrays, second_names
 
     def __repr__(self) -> str:
         return f"<Trace of {len(self)} arrays>"
@@ -238,14 +231,16 @@ class Recorder:
 
     def end(self, trace: Trace) -> None:
         """Fills the trace, where the arrays of several passes are joined, and releases everything."""
-        arrays: dict[Step, Array] = {}
+        arrays: dict[str, Array] = {}
         records_of: dict[str, list[Record]] = {}
         for record in self.records:
             if record.array is not None:
                 records_of.setdefault(record.name, []).append(record)
         for name, records in records_of.items():
-            array = join([cast(Array, record.array) for record in records], UNSEEN.get(name.rpartition("/")[2], 0))
-            arrays[Step(name, array.shape, records[0].file, records[0].line)] = array
+            unseen = -math.inf if name.endswith("/scores") else 0  # for a key that a pass could not see yet
+            array = join([cast(Array, record.array) for record in records], unseen)
+            trace.steps.append(Step(name, array.shape, records[0].file, records[0].line))
+            arrays[name] = array
         trace.fill(arrays, {name: record.name for name, record in self.second_names.items()})
         for record in self.records:
             record.array = None
