@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
 from .process import argument_text, is_terminal, read_input
 
+log = logging.getLogger("numpy_gpt2")
+
+FORMATS = (".png", ".svg", ".pdf")
 SENTENCE = "The king gave his daughter to the poor miller's son, and they lived happily together."
 
 HELP = "look inside a model: tables and pictures"
@@ -64,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
     """Shows what the options ask for."""
     draw = pictures(args)
     args.show(args, load_model(args), draw)
+    if draw:
+        log.info("the picture is in %s", args.output)
 
 
 def pictures(args: argparse.Namespace) -> Any:
@@ -76,6 +82,8 @@ def pictures(args: argparse.Namespace) -> Any:
     """
     if args.output is None:
         return None
+    if args.output.suffix.lower() not in FORMATS:
+        raise ValueError(f"a picture cannot be written to {args.output}: the name must end in {', '.join(FORMATS)}")
     if not args.output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {args.output.parent} for the picture")
     if args.output.is_dir():
@@ -84,7 +92,6 @@ def pictures(args: argparse.Namespace) -> Any:
         from ..inside import figures
     except ImportError as error:
         raise ImportError(f'a picture needs matplotlib ({error}): pip install "numpy_gpt2[plot]"') from None
-    figures.check_format(args.output)
     return figures
 
 

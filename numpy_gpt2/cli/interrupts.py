@@ -5,19 +5,22 @@ The first takes effect when this module is imported, so `main` imports it before
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 
 def end_silently() -> None:
     """Makes Ctrl-C end the process without a word, unless it is ignored, as it is for a job in the background."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with contextlib.suppress(ValueError):  # not the main thread, which alone may do this
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def raise_again() -> None:
     """Makes Ctrl-C raise KeyboardInterrupt again, since there may be something to clean up from now on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 end_silently()

@@ -109,12 +109,12 @@ def read_input(name: str) -> str:
 
 
 def standard_input() -> TextIO:
-    """Standard input, with any line ends; the tokenizer complains about bytes in it that are not text.
+    """Standard input, in UTF-8 and with any line ends; the tokenizer complains about bytes in it that are not text.
 
     A closed standard input is an empty one. To be called once, before anything is read.
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape", newline=None)
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline=None)
     return sys.stdin or io.StringIO()
 
 

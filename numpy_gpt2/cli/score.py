@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ..evaluation.scoring import Scores, bits_per_byte, perplexity
 from ..tokenizer import Tokenizer
 from .arguments import add_model_options
 from .loading import announce, load_model
-from .process import argument_text, progress_bar, read_input
+from .process import argument_text, is_terminal, progress_bar, read_input
 
 HELP = "how well a model predicts a text: perplexity, and the probability of each token"
 DESCRIPTION = """\
@@ -38,8 +39,14 @@ SHORT = 100  # the longest text that is shown token by token, in tokens
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("file", metavar="FILE", nargs="?", help="the text, in UTF-8; - for standard input")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="the text, in UTF-8, with its last line end; - for standard input, which is also read if there is no FILE "
+        "and it is not a terminal",
+    )
     source.add_argument("--text", metavar="TEXT", help="the text itself")
     parser.add_argument(
         "--stride",
@@ -59,13 +66,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints how well the model predicts the text: token by token as they are scored, then the figures."""
-    text = read_input(args.file) if args.text is None else argument_text(args.text)
+    text, source = text_of(args)
     model = load_model(args)
     tokenizer = require(model.tokenizer)
     ids = tokenizer.encode(text)
     n = len(ids) - 1  # the first token is not scored
     if n < 1:
-        source = "the text" if args.text is not None else "standard input" if args.file == "-" else args.file
         raise ValueError(f"{source} is too short: the first token is not scored, so there must be at least two")
     pieces = model.score(ids, args.stride)
     announce(model, args)
@@ -84,6 +90,25 @@ def run(args: argparse.Namespace) -> None:
             progress.update(piece.ranks.size)
     n_bytes = len(text.encode()) - len(tokenizer.decode_bytes(ids[:1]))
     show_figures(n, log_probability, n_bytes, with_tokens, args.json)
+
+
+def text_of(args: argparse.Namespace) -> tuple[str, str]:
+    """The text to score, and what to call it.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there is no text, or the file is not text.
+    """
+    if args.text is not None:
+        return argument_text(args.text), "the text"
+    if args.file not in (None, "-"):
+        try:
+            return read_input(args.file), args.file
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; --text scores a text itself") from None
+    if args.file is None and is_terminal(sys.stdin):
+        args.parser.error("name a file, or give the text itself with --text")
+    return read_input("-"), "standard input"
 
 
 def show_tokens(ids: list[int], scores: Scores, tokenizer: Tokenizer, as_json: bool) -> None:

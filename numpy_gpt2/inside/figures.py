@@ -30,7 +30,6 @@ from .tables import Chance, Lens, Sizes, Statistics
 
 DPI = 150
 LARGEST = 2**15  # pixels, in either direction
-FORMATS = (".png", ".svg", ".pdf")
 LENS_TOKENS = 24  # the most tokens in a row of the logit lens
 LENS_ROWS = 12  # the most rows; a longer text gets a single row, without the predicted tokens
 
@@ -201,16 +200,6 @@ def mask_figure(masked: Array, unmasked: Array, labels: Sequence[str], name: str
 def ending(text: str, n: int = 60) -> str:
     """The last n characters of a text, in quotes, for a title."""
     return repr(text if len(text) <= n else "…" + text[1 - n :])
-
-
-def check_format(file: Path) -> None:
-    """Checks the suffix of a picture's file name.
-
-    Raises:
-        ValueError: pictures cannot be written in that format.
-    """
-    if file.suffix.lower() not in FORMATS:
-        raise ValueError(f"a picture cannot be written to {file}: the name must end in {', '.join(FORMATS)}")
 
 
 def save_figure(figure: Figure, file: Path, dpi: int = DPI) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from numpy_gpt2.evaluation import scoring
 from numpy_gpt2.gpt2 import GPT2
 
 TEXT = "Once upon a time there was a king who had a daughter.\n"
@@ -80,6 +83,43 @@ def test_a_short_text_is_shown_token_by_token(tiny: GPT2) -> None:
         assert token == repr(tiny.tokenizer.decode([id]))
 
 
+def test_the_text_may_be_given_as_an_option_or_on_standard_input() -> None:
+    text = "The king was very angry."
+    results = [run("--text", text), run(input=text), run("-", input=text)]
+    assert [result.returncode for result in results] == [0, 0, 0]
+    assert len({result.stdout for result in results}) == 1
+    assert run("story.txt", "--text", text).returncode == 2
+
+
+def test_as_json(tiny: GPT2) -> None:
+    assert tiny.tokenizer
+    text = "The king was very angry, née."
+    ids = tiny.tokenizer.encode(text)
+    figures = json.loads(run("--text", text, "--json").stdout)
+    n_bytes = len(tiny.tokenizer.decode_bytes(ids[1:]))
+    assert figures == pytest.approx(
+        {
+            "tokens": len(ids) - 1,
+            "cross_entropy": tiny.loss(ids),
+            "perplexity": tiny.perplexity(ids),
+            "bits_per_byte": tiny.loss(ids) * (len(ids) - 1) / n_bytes / 0.6931471805599453,
+        },
+        rel=1e-5,
+    )
+    *tokens, last = map(json.loads, run("--text", text, "--json", "--tokens").stdout.splitlines())
+    assert last == figures
+    scores = scoring.join(tiny.score(ids))
+    assert [token["id"] for token in tokens] == ids[1:]
+    assert "".join(token["token"] for token in tokens) == tiny.tokenizer.decode(ids[1:])
+    np.testing.assert_allclose([token["log_probability"] for token in tokens], scores.log_probabilities[0], rtol=1e-4)
+    assert [token["rank"] for token in tokens] == scores.ranks[0].tolist()
+
+
+def test_quiet() -> None:
+    assert "using tiny" in run("--text", "The king was").stderr
+    assert run("--text", "The king was", "--quiet").stderr == ""
+
+
 def test_a_long_text_is_shown_token_by_token_only_on_request(tmp_path: Path) -> None:
     (tmp_path / "story.txt").write_text(TEXT * 10)
     plain, shown = (run("story.txt", *args).stdout for args in ([], ["--tokens"]))
@@ -91,15 +131,16 @@ def test_a_long_text_is_shown_token_by_token_only_on_request(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("args", "text", "parts"),
     [
-        (["nowhere.txt"], "", ["there is no file nowhere.txt"]),
+        (["nowhere.txt"], "", ["there is no file nowhere.txt; --text scores a text itself"]),
         (["."], "", [".: Is a directory"]),
-        (["-"], "", ["- is too short"]),
-        (["-"], "a", ["- is too short"]),
+        (["-"], "", ["standard input is too short"]),
+        (["-"], "a", ["standard input is too short"]),
         (["-", "--stride", "256"], "a b c", ["stride must be a whole number, 1 to 255, not 256"]),
         (["-", "--stride", "x"], "a b c", ["--stride", "'x'"]),
         (["-", "--threads", "-1"], "a b c", ["--threads must be a whole number, 1 or more, not -1"]),
         (["-", "--model", "125M"], "a b c", ["there is no model '125M'"]),
-        ([], "", ["FILE"]),
+        ([], "", ["standard input is too short"]),
+            (["story.txt", "--text", "a"], "", ["--text"]),
     ],
     ids=str,
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
 
 import pytest
 
-from numpy_gpt2.cli.process import run
+from numpy_gpt2.cli.process import OneLine, run, show
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,55 @@ def test_a_programming_error_is_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(command)
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("a \x1b[31mred\x1b[0m name", r"a \x1b[31mred\x1b[0m name"),
+        ("two\r\nlines\tand a tab", "two lines and a tab"),
+        ("a bell \x07, DEL \x7f and C1 \x9b1m", r"a bell \x07, DEL \x7f and C1 \x9b1m"),
+        ("née 昔々 🙂", "née 昔々 🙂"),
+        ("x" * 5000, "x" * 2000 + "…"),
+    ],
+    ids=str,
+)
+def test_a_message_is_one_line_that_is_safe_for_a_terminal(
+    message: str, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise ValueError(message)
+
+    assert run(command) == 1
+    assert capfd.readouterr().err == f"numpy_gpt2: {line}\n"
+    record = logging.LogRecord("numpy_gpt2", logging.INFO, "file", 1, "%s", (message,), None)
+    assert OneLine().format(record) == f"numpy_gpt2: {line}"
+
+
+def test_text_reaches_a_terminal_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to a file or a pipe stays as it is."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    text = "a\ttab, a line end\nand \x1b]0;a title\x07"
+    for stream, expected in (
+        (io.StringIO(), text),
+        (
+            Terminal(),
+            r"""a	tab, a line end
+and \x1b]0;a title\x07""".replace(r"\t", "\t"),
+        ),
+    ):
+        monkeypatch.setattr("sys.stdout", stream)
+        show(text, end="")
+        assert stream.getvalue() == expected
+
+
+def test_streams_that_are_redirected_the_wrong_way_round(capfd: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    assert run(command) == 1
+    assert capfd.readouterr().err.endswith("are < and > the right way round?\n")

@@ -250,5 +250,11 @@ def test_a_file_is_replaced_only_by_a_complete_picture(tmp_path: Path, monkeypat
     figures.save_figure(figure, file)
     assert "<svg" in file.read_text()
     assert [*tmp_path.iterdir()] == [file]
-    with pytest.raises(ValueError, match=r"the name must end in \.png, \.svg, \.pdf"):
-        figures.check_format(tmp_path / "picture.txt")
+
+
+def test_a_picture_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    figure = figures.tokens_figure(["a"], [0], "tiny")
+    figure.set_size_inches(9, 300)
+    with pytest.raises(ValueError, match="would have 1350 by 45000 pixels, and at most 32768 each way can be drawn"):
+        figures.save_figure(figure, tmp_path / "picture.png")
+    assert not [*tmp_path.iterdir()]
