@@ -123,8 +123,10 @@ class TestConfig:
         (file.parent / "hparams.json").write_text(json.dumps(HPARAMS._asdict()))
         assert read_hparams(file.parent) == HPARAMS
         (file.parent / "hparams.json").write_text(json.dumps(HPARAMS._replace(n_head=4)._asdict()))
-        with pytest.raises(ValueError, match=r"hparams\.json and config\.json beside it describe two different models"):
-            read_hparams(file.parent)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"hparams\.json and config\.json beside it describe two different"):
+                read_hparams(file.parent)
+            write_configs(file.parent, HPARAMS, None, "float32")  # whatever wrote them
 
     def test_transformers_reads_a_written_configuration(self, tmp_path: Path) -> None:
         pytest.importorskip("torch")  # without it, transformers does not know the names of dtypes
@@ -134,6 +136,7 @@ class TestConfig:
         assert read_hparams(tmp_path) == HPARAMS
         theirs = transformers.AutoConfig.from_pretrained(tmp_path)
         expected = hugging_face_config(HPARAMS)
+        expected.eos_token_id = None  # without a vocabulary, nothing ends a text
         for name in expected.to_dict().keys() - {"architectures", "dtype", "transformers_version", "_name_or_path"}:
             assert getattr(theirs, name) == getattr(expected, name), name
         assert theirs.architectures == ["GPT2LMHeadModel"]
