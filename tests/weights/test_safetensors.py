@@ -146,10 +146,8 @@ def test_a_file_that_is_cut_short_is_refused(file: Path, keep: float) -> None:
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "more": 1}}',
         b'{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}}',
         b'{"a": {"dtype": "F16", "shape": [1], "data_offsets": [2, 4]}}',
-        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},'
-        b' "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
-        b'{"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]},'
-        b' "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}}',
+        b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
         b'{"__metadata__": {"of": 1}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
         b'{"__metadata__": {"of": "\\ud800"}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
         "\ufeff{}".encode(),
@@ -261,36 +259,47 @@ class TestDamage:
         content = length.to_bytes(8, "little") + header + data
         return rng.choice([self.flip, self.splice])(content, rng) if rng.random() < 0.2 else content
 
+    @staticmethod
+    def theirs(file: Path) -> Any:
+        """Metadata and arrays by the library: dtype, shape and bytes of each. None if it refuses the file."""
+        try:
+            tensors = {
+                name: (t["dtype"], t["shape"], t["data"]) for name, t in safetensors.deserialize(file.read_bytes())
+            }
+            with safetensors.safe_open(file, framework="np") as opened:
+                return opened.metadata() or {}, tensors
+        except safetensors.SafetensorError:
+            return None
+
+    @staticmethod
+    def ours(file: Path) -> Any:
+        """The same by `open_file`."""
+        try:
+            metadata, tensors = open_file(file)
+        except ValueError:
+            return None
+        return metadata, {name: (t.dtype, [*t.shape], t.memory[t.start : t.end]) for name, t in tensors.items()}
+
     @pytest.mark.parametrize("n", [400, pytest.param(20_000, marks=pytest.mark.slow(reason="twenty thousand files"))])
     def test_what_is_accepted_has_the_values_that_the_library_reads(self, tmp_path: Path, n: int) -> None:
         rng = random.Random(n)
-        accepted = refused_by_both = 0
+        accepted = refused = 0
         tracemalloc.start()
         for i in range(n):
-            content, file = self.damaged(rng), tmp_path / f"{i % 100}"
-            file.write_bytes(content)
-            try:
-                expected = {name: (t["dtype"], t["shape"], t["data"]) for name, t in safetensors.deserialize(content)}
-            except safetensors.SafetensorError:
-                expected = None
+            file = tmp_path / f"{i % 100}"
+            file.write_bytes(self.damaged(rng))
+            theirs = self.theirs(file)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            try:
-                metadata, tensors = open_file(file)
-            except ValueError as error:
-                assert str(file) in str(error)
-                refused_by_both += expected is None
-            else:
-                assert expected is not None, content
-                values = {name: (t.dtype, [*t.shape], t.memory[t.start : t.end]) for name, t in tensors.items()}
-                assert values == expected, content
-                with safetensors.safe_open(file, framework="np") as opened:
-                    assert metadata == (opened.metadata() or {}), content
-                accepted += 1
-            assert tracemalloc.get_traced_memory()[1] - before < 100_000  # some times the header, which has 450 bytes
+            ours = self.ours(file)
+            assert tracemalloc.get_traced_memory()[1] - before < 100_000
+            assert ours is None or ours == theirs, file.read_bytes()
+            accepted += ours is not None
+            refused += ours is None and theirs is None
         tracemalloc.stop()
-        assert accepted > n / 20
-        assert refused_by_both > n / 2
+        assert accepted > n / 10
+        assert refused > n / 2
+        assert n - accepted - refused < n / 20  # the library keeps the second of two entries of the same name
 
 
 class TestShards:
