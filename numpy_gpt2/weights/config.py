@@ -16,8 +16,6 @@ from ..tokenizer import END_OF_TEXT, Tokenizer
 
 WRITTEN_BY = "numpy_gpt2"  # marks a config.json that this package wrote
 
-GPT2_END_OF_TEXT = 50256  # what ends a text, by a config.json that does not say it
-
 # The names that the hyperparameters have in config.json. Where a file has both names of one, the second counts:
 # GPT2Config.attribute_map in transformers.
 CONFIG_KEYS = {
@@ -110,7 +108,9 @@ def is_tied(folder: Path) -> bool:
 
 
 def read_eos_token_ids(folder: Path, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """The tokens that end a text: those that transformers goes by. In OpenAI's layout it is `<|endoftext|>`.
+    """The tokens that end a text, as transformers finds them: in `generation_config.json` or else `config.json`.
+
+    If the file that counts says nothing, no token ends a text. In OpenAI's layout it is `<|endoftext|>`.
 
     Args:
         folder: the folder.
@@ -119,12 +119,12 @@ def read_eos_token_ids(folder: Path, tokenizer: Tokenizer | None) -> tuple[int, 
     Raises:
         ValueError: a file is not JSON, or gives something else than one id, several or none.
     """
-    for name, default in ("generation_config.json", None), ("config.json", GPT2_END_OF_TEXT):
-        if (folder / name).exists():
-            said = read_object(folder / name).get("eos_token_id", default)
+    for file in folder / "generation_config.json", folder / "config.json":
+        if file.exists():
+            said = read_object(file).get("eos_token_id")
             ids = said if isinstance(said, list) else [] if said is None else [said]
             if not all(type(id) is int for id in ids):
-                raise ValueError(f"{folder / name}: eos_token_id must be a token id, or a list of them, not {said!r}")
+                raise ValueError(f"{file}: eos_token_id must be a token id, or a list of them, not {said!r}")
             return tuple(ids)
     return default_eos_token_ids(tokenizer)
 
