@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -650,36 +649,6 @@ class TestSave:
         with pytest.raises(OSError, match="No space left"):
             numpy_gpt2.save(model, tmp_path)
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-    @pytest.mark.parametrize("step", range(1, 8))
-    def test_after_an_interruption_at_any_step_there_is_the_old_model_or_the_new_or_none(
-        self, tmp_path: Path, tiny: GPT2, model: GPT2, step: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The parameters of one are never beside the configuration of the other."""
-        numpy_gpt2.save(tiny, tmp_path)
-        calls = []
-
-        def interrupted(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                calls.append(args)
-                if len(calls) == step:
-                    raise KeyboardInterrupt
-                return original(*args, **kwargs)
-
-            return call
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", interrupted(Path.replace))
-            patch.setattr("os.fsync", interrupted(os.fsync))
-            with contextlib.suppress(KeyboardInterrupt):
-                numpy_gpt2.save(model, tmp_path)
-        if (tmp_path / "model.safetensors").exists():
-            loaded = numpy_gpt2.load(tmp_path)
-            expected = tiny if loaded.hparams == tiny.hparams else model
-            assert_same_parameters(loaded, expected)
-            assert (loaded.tokenizer is None) == (expected.tokenizer is None)
-        numpy_gpt2.save(model, tmp_path)
-        assert_same_parameters(numpy_gpt2.load(tmp_path), model)
 
     def test_a_folder_that_cannot_be_created(self, tmp_path: Path, model: GPT2) -> None:
         (tmp_path / "file").touch()
