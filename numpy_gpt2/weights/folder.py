@@ -96,7 +96,7 @@ def state(folder: Path) -> list[tuple[int, int]]:
     for name in SAVED, TENSORS:  # in this order, since the parameters change while there are new files
         with contextlib.suppress(FileNotFoundError):
             status = (folder / name).stat()
-            found.append((status.st_ino, status.st_mtime_ns))
+            found.append((status.st_mtime_ns, status.st_size))
     return found
 
 

@@ -111,7 +111,8 @@ def read_header(memory: mmap.mmap) -> tuple[dict[str, str], dict[str, Tensor]]:
     data_start = 8 + int.from_bytes(memory[:8], "little")
     if data_start > min(len(memory), 8 + LONGEST_HEADER):  # before anything is read, which may be all of a large file
         raise ValueError("the header is cut short")
-    header = json.loads(memory[8:data_start].decode(), object_pairs_hook=unique_names, parse_int=natural_number)
+    text = str(memoryview(memory)[8:data_start], "utf-8")
+    header = json.loads(text, object_pairs_hook=unique_names, parse_int=natural_number)
     metadata = header.pop("__metadata__", {})
     "".join([*header, *metadata, *metadata.values()]).encode()  # raises an error if these are not all texts in UTF-8
     tensors = {name: read_entry(memory, data_start, **entry) for name, entry in header.items()}
