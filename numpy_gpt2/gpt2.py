@@ -406,7 +406,7 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
     """Saves a model as Hugging Face does: `load` opens the folder, and so do `GPT2LMHeadModel` and `AutoTokenizer`.
 
     A multiple-choice head is saved as well, for `GPT2DoubleHeadsModel`. The folder is made if it does not
-    exist. A model that was saved to it before is replaced.
+    exist. A model that was saved to it before is replaced in one step: an interrupted save leaves the one or the other.
 
     Raises:
         OSError: the folder cannot be written.
