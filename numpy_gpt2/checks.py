@@ -97,6 +97,19 @@ def check_fits(ids: Array, hparams: HParams, past: Past | None = None) -> None:
         raise ValueError(f"{n_past + n_seq} tokens{before} are too many for this {holder}")
 
 
+def check_finite(values: Array) -> Array:
+    """Returns logits, or hidden states, unless a parameter that is NaN or infinity has spoilt them.
+
+    The parameters themselves are not checked: that would read all of a memory-mapped file.
+
+    Raises:
+        ValueError: one of the values is not a finite number.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
+    return values
+
+
 def check_indices(
     name: str, values: npt.ArrayLike, shape: tuple[int, ...], n: int, ignored: int | None = None
 ) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class GPT2:
         tokenizer: text to ids and back; None for a model without a vocabulary, which knows only ids.
         name: what it was loaded as.
         multiple_choice_head: the second head of a double-heads model, otherwise None.
+        eos_token_ids: the tokens that end a text; by default `<|endoftext|>`, if there is a vocabulary.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class GPT2:
         tokenizer: Tokenizer | None,
         name: str,
         multiple_choice_head: Linear | None = None,
+        eos_token_ids: Iterable[int] | None = None,
     ) -> None:
         self.hparams = hparams
         self.params = params
         self.tokenizer = tokenizer
         self.name = name
         self.multiple_choice_head = multiple_choice_head
+        self.eos_token_ids = config.default_eos_token_ids(tokenizer) if eos_token_ids is None else (*eos_token_ids,)
         keep_freed_memory()
 
     def __repr__(self) -> str:
@@ -76,7 +80,7 @@ class GPT2:
         params = backends.params_to(backend, self.params, self.hparams)
         head = self.multiple_choice_head
         head = head and Linear(*(backends.array_to(backend, array) for array in head))
-        return GPT2(self.hparams, params, self.tokenizer, self.name, head)
+        return GPT2(self.hparams, params, self.tokenizer, self.name, head, self.eos_token_ids)
 
     def new_past(self, n_batch: int = 1) -> Past:
         """An empty past for n_batch texts, to give to `logits`."""
@@ -189,7 +193,7 @@ class GPT2:
             prompts.require(self.tokenizer)
         each, several = prompts.as_prompts(prompt)
         rows = prompts.start_rows(
-            each, n_each, chosen, self.hparams, self.tokenizer, with_log_probabilities=return_details
+            each, n_each, chosen, self.hparams, self.tokenizer, self.eos_token_ids, return_details
         )
         for _ in self._steps(rows, slide, progress):
             pass
@@ -223,7 +227,9 @@ class GPT2:
         each, several = prompts.as_prompts(prompt)
         if several and each:
             raise ValueError("stream takes one prompt at a time; generate takes several")
-        (row,) = prompts.start_rows(each or [""], 1, chosen, self.hparams, self.tokenizer, with_log_probabilities=False)
+        (row,) = prompts.start_rows(
+            each or [""], 1, chosen, self.hparams, self.tokenizer, self.eos_token_ids, with_log_probabilities=False
+        )
         return TextStream(row, self._steps([row], chosen.slide, progress))
 
     def score(self, text: prompts.Prompt, stride: int | None = None) -> Iterator[scoring.Scores]:
@@ -376,6 +382,15 @@ def load(
     name = names.model_name(name_or_folder)
     if name and not names.is_on_disk(name, models_dir):
         download.download(name, models_dir)
+    return folders.read_whole(folder, lambda current: read(current, os.fspath(name_or_folder), dtype)).to(backend)
+
+
+def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:
+    """Reads the model in a folder.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: as for `load`.
+    """
     hparams = config.read_hparams(folder)
     tokenizer = Tokenizer.load(folder) if find_vocabulary(folder) else None
     if tokenizer and tokenizer.n_vocab != hparams.n_vocab:
@@ -384,21 +399,22 @@ def load(
         )
     params = folders.load_params(folder, hparams, tokenizer, dtype)
     head = folders.load_multiple_choice_head(folder, hparams, dtype)
-    return GPT2(hparams, params, tokenizer, os.fspath(name_or_folder), head).to(backend)
+    return GPT2(hparams, params, tokenizer, name, head, config.read_eos_token_ids(folder, tokenizer))
 
 
 def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
     """Saves a model as Hugging Face does: `load` opens the folder, and so do `GPT2LMHeadModel` and `AutoTokenizer`.
 
     A multiple-choice head is saved as well, for `GPT2DoubleHeadsModel`. The folder is made if it does not
-    exist. A model that was saved to it before is replaced.
+    exist. A model that was saved to it before is replaced in one step: an interrupted save leaves the one or the other.
 
     Raises:
         OSError: the folder cannot be written.
         ValueError: the folder holds another model, or a vocabulary, that was not saved here.
     """
     model = model.to("numpy")
-    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, model.multiple_choice_head)
+    head, ends = model.multiple_choice_head, model.eos_token_ids
+    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, ends)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32, backend: str | None = None) -> GPT2:

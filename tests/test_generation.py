@@ -124,7 +124,7 @@ class TestBatch:
         gpt2 = random_model(SHAPES[1])
 
         def row(i: int, prompt: list[int]) -> Row:
-            return Row(prompt, greedy, max_new_tokens=[30, 5, 17][i], end_of_text=7 if i == 2 else None)
+            return Row(prompt, greedy, max_new_tokens=[30, 5, 17][i], eos_token_ids=[7] if i == 2 else [])
 
         prompts = random_prompts(SHAPES[1], lengths)
         together = [row(i, prompt) for i, prompt in enumerate(prompts)]

@@ -17,7 +17,8 @@ from numpy_gpt2 import layers
 from numpy_gpt2.decoding.row import Row
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.hub.names import is_on_disk, model_folder
-from numpy_gpt2.params import Array, count_params
+from numpy_gpt2.inside import tables
+from numpy_gpt2.params import Array, count_params, named_arrays
 
 TINY = model_folder("tiny")
 PROMPTS = ["Once upon a time", "The king", "\n\nThere was", "It's 3 o'clock, said the fox; ", "née 昔々 🙂", ""]
@@ -46,6 +47,28 @@ def test_transformers_opens_the_embedded_model_too(tiny: GPT2) -> None:
     with torch.no_grad():
         logits = theirs(torch.tensor([ids])).logits[0].numpy()
     np.testing.assert_allclose(tiny.logits(ids), logits, rtol=0, atol=1e-4 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["wte", "wpe", "h1/mlp/c_fc/w", "h0/ln_1/g", "ln_f/b"])
+def test_parameters_that_are_not_finite_numbers_are_noticed_whatever_is_asked(name: str, value: float) -> None:
+    """The token embeddings also where the token is not in the text."""
+    model = random_model(SHAPES[0], "float32")
+    dict(named_arrays(model.params))[name][-1 if name == "wte" else 0] = value
+    asked: list[Callable[[], Any]] = [
+        lambda: model.generate([1, 2, 3], temperature=0, return_details=True),
+        lambda: model.generate([1, 2, 3], seed=0, return_details=True),
+        lambda: [*model.score([1, 2, 3])],
+        lambda: model.loss([1, 2, 3]),
+        lambda: model.perplexity([1, 2, 3]),
+        lambda: tables.next_tokens(model, [1, 2, 3]),
+        lambda: tables.logit_lens(model, [1, 2, 3]),
+    ]
+    if name != "wte":
+        asked += [lambda: tables.attention_weights(model, [1, 2, 3]), lambda: tables.stream_sizes(model, [1, 2, 3])]
+    for ask in asked:
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match="^the model's logits are not finite numbers: "):
+            ask()
 
 
 def test_a_past_of_another_model_is_refused(tiny: GPT2) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Collection, Sequence, Sized
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ def start_rows(
     options: Options,
     hparams: HParams,
     tokenizer: Tokenizer | None,
+    eos_token_ids: Collection[int] = (),
     with_log_probabilities: bool = True,
 ) -> list[Row]:
     """The rows of a batch: n_each for each prompt.
@@ -36,7 +37,7 @@ def start_rows(
         n_each: the number of rows for each prompt.
         options: how to continue the prompts.
         hparams, tokenizer: those of the model.
-        with_log_probabilities: as for `Row`.
+        eos_token_ids, with_log_probabilities: as for `Row`.
 
     Raises:
         ValueError: a prompt cannot be read or is too long, or the options are about text and there is no
@@ -60,8 +61,7 @@ def start_rows(
             rng = np.random.default_rng(next(streams))
             choose = partial(sampling.next_token, rng=rng, **options.sampling)
             detokenizer = Detokenizer(tokenizer, options.stop, before) if tokenizer else None
-            end_of_text = tokenizer.end_of_text if tokenizer else None
-            rows.append(Row(ids, choose, max_new_tokens, end_of_text, detokenizer, with_log_probabilities))
+            rows.append(Row(ids, choose, max_new_tokens, eos_token_ids, detokenizer, with_log_probabilities))
     return rows
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-from .. import layers
+from .. import checks, layers
 from ..params import Array
 from .detokenizer import Detokenizer
 
@@ -29,7 +29,7 @@ class Row:
         prompt: what the text begins with, at least one token.
         choose: returns the next token, given its logits, `[n_vocab]`, and, as `ids`, all tokens before it.
         max_new_tokens: the most tokens to add.
-        end_of_text: the token that ends a text; it does not become part of the continuation.
+        eos_token_ids: the tokens that end a text; such a token does not become part of the continuation.
         detokenizer: turns the tokens into characters, and looks for stop strings.
         with_log_probabilities: whether to keep the log-probability of each token, which takes a moment.
 
@@ -47,7 +47,7 @@ class Row:
         prompt: Sequence[int],
         choose: Callable[..., int],
         max_new_tokens: int,
-        end_of_text: int | None = None,
+        eos_token_ids: Collection[int] = (),
         detokenizer: Detokenizer | None = None,
         with_log_probabilities: bool = True,
     ) -> None:
@@ -59,7 +59,7 @@ class Row:
         self.finish_reason: FinishReason | None = None if max_new_tokens else "length"
         self._context_start = 0
         self._choose = choose
-        self._end_of_text = end_of_text
+        self._eos_token_ids = eos_token_ids
         self._with_log_probabilities = with_log_probabilities
 
     @property
@@ -74,8 +74,8 @@ class Row:
 
     def grow(self, logits: Array) -> None:
         """Adds the token that is chosen from the logits, `[n_vocab]`, or ends the text."""
-        token = self._choose(logits, ids=self.tokens)
-        if token == self._end_of_text:
+        token = self._choose(checks.check_finite(logits), ids=self.tokens)
+        if token in self._eos_token_ids:
             self.finish_reason = "end_of_text"
             return
         self.tokens.append(token)

@@ -45,13 +45,16 @@ def double_heads(choices: Choices, params: Params, head: Linear, n_head: int) ->
     """Reads all choices as one batch, and applies both heads.
 
     Source: `GPT2DoubleHeadsModel.forward`.
+
+    Raises:
+        ValueError: the logits are not finite numbers.
     """
     ids, mc_token_ids, token_type_ids, labels, mc_labels = choices
     n_seq = ids.shape[-1]
     types = None if token_type_ids is None else token_type_ids.reshape(-1, n_seq)
     x = prefill.read(ids.reshape(-1, n_seq), params, n_head, token_type_ids=types)
     x = x.reshape(*ids.shape, -1)  # [n_batch, n_choices, n_seq, n_embd]
-    logits = model.output_head(x, params)
+    logits = checks.check_finite(model.output_head(x, params))
     mc_logits = multiple_choice_head(x, mc_token_ids, head)
     return DoubleHeads(
         loss=None if labels is None else loss(logits[..., :-1, :], labels[..., 1:]),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import layers, model
+from .. import checks, layers, model
 from ..cache import Past
 from ..decoding import prefill
 from ..machine.backend import to_host
@@ -70,6 +70,9 @@ def score(
 
     Returns:
         An iterator of the scores of a few tokens at a time; together they are `[n_batch, n_seq - 1]`.
+
+    Raises:
+        ValueError: the logits are not finite numbers.
     """
     labels = ids if labels is None else labels
     n_batch, n_seq = ids.shape
@@ -81,7 +84,8 @@ def score(
         for i in range(first, end, at_once):
             last = min(i + at_once, end)
             before = x[:, i - 1 - begin : last - 1 - begin]  # token j is scored by the vector of token j - 1
-            yield score_logits(model.output_head(before, params), labels[:, i:last])
+            logits = checks.check_finite(model.output_head(before, params))
+            yield score_logits(logits, labels[:, i:last])
 
 
 def join(pieces: Iterable[Scores]) -> Scores:

@@ -128,12 +128,13 @@ def next_tokens(gpt2: GPT2, text: Prompt, n: int = 10, **options: float) -> list
         options: those of `sampling.OPTIONS`, such as temperature=0.8; one that is not given is off.
 
     Raises:
-        ValueError: the text is empty or too long, or an option is out of its range.
+        ValueError: the text is empty or too long, an option is out of its range, or the logits are not finite
+            numbers.
     """
     options = {option.name: option.off for option in sampling.OPTIONS} | options
     options = sampling.check_sampling(**options)
     ids = read_ids(gpt2, text)
-    logits = gpt2.logits(ids)[0, -1].astype(np.float64)
+    logits = checks.check_finite(gpt2.logits(ids)[0, -1]).astype(np.float64)
     drawn = layers.softmax(sampling.adjust(logits, ids[0].tolist(), **options))
     probabilities = layers.softmax(logits)
     likeliest = np.argsort(-logits, kind="stable")[:n].tolist()
@@ -147,10 +148,11 @@ def attention_weights(gpt2: GPT2, text: Prompt, layer: int | None = None) -> Arr
         `[n_layer, n_head, n_seq, n_seq]`; with a layer, those of its block, `[n_head, n_seq, n_seq]`.
 
     Raises:
-        ValueError: as for `read_ids`. The same holds for the functions below.
+        ValueError: as for `read_ids`, or the result would not be finite numbers. The same holds for the functions
+            below.
     """
     with trace("h*/attn/weights" if layer is None else f"h{layer}/attn/weights") as t:
-        gpt2.hidden_states(read_ids(gpt2, text))
+        checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
     weights = np.concatenate([*t.values()])
     return weights if layer is None else weights[0]
 
@@ -165,7 +167,7 @@ def unmasked_weights(gpt2: GPT2, text: Prompt, layer: int) -> Array:
         `[n_head, n_seq, n_seq]`.
     """
     with trace([f"h{layer}/attn/q", f"h{layer}/attn/k"]) as t:
-        gpt2.hidden_states(read_ids(gpt2, text))
+        checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
     q, k = t.values()
     n_seq = q.shape[-2]
     return layers.attention(q, k, np.eye(n_seq, dtype=q.dtype), np.ones((n_seq, n_seq), bool))[0]
@@ -216,7 +218,8 @@ def logit_lens(gpt2: GPT2, text: Prompt) -> Lens:
     *states, last = hidden_states(read_ids(gpt2, text), gpt2.params, gpt2.hparams.n_head)
     ids, probabilities = [], []
     for x in [*(layers.layer_norm(x, gpt2.params.ln_f) for x in states), last]:
-        predicted = layers.softmax(model.output_head(x[0], gpt2.params))  # [n_seq, n_vocab]
+        logits = checks.check_finite(model.output_head(x[0], gpt2.params))  # [n_seq, n_vocab]
+        predicted = layers.softmax(logits)
         ids.append(to_host(np.argmax(predicted, axis=-1)))
         probabilities.append(to_host(np.max(predicted, axis=-1)))
     return Lens(np.stack(ids), np.stack(probabilities))
@@ -282,7 +285,7 @@ def stream_sizes(gpt2: GPT2, text: Prompt) -> Sizes:
     """How large the residual stream grows, and how much the attention and the MLP of each block add to it."""
     blocks = [f"h{i}" for i in range(gpt2.hparams.n_layer)]
     with trace([b + part for b in blocks for part in ("", "/attn", "/mlp")]) as t:
-        gpt2.hidden_states(read_ids(gpt2, text))
+        checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
     return Sizes(*(np.array([root_mean_square(t[b + part]) for b in blocks]) for part in ("", "/attn", "/mlp")))
 
 

@@ -8,13 +8,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # how file systems say so
+
+# Folders inside a folder whose files are being replaced: new files that are still being written, and new files that
+# are complete.
+SAVING, SAVED = ".numpy_gpt2.saving", ".numpy_gpt2.saved"
 
 
 def read_text(file: Path) -> str:
@@ -90,6 +96,93 @@ def write_json(file: Path, content: Any, indent: int | None = None) -> None:
     write_atomically(file, lambda temporary: temporary.write_bytes(text.encode()))
 
 
+def replace_files(folder: Path, write: Callable[[Path], object], names: Iterable[str]) -> None:
+    """Replaces several files of a folder in one step.
+
+    `write(staging)` writes the new files to an empty folder beside the old ones. When all of them are on the disk, that
+    folder is renamed, and from then on the new files count: `current_folder` finds them. Only then do they take the
+    place of the old ones. If this is interrupted before the renaming, the old files stay as they are; if after it,
+    `settle` does the rest.
+
+    Args:
+        folder: the folder, which must be `locked`.
+        write: writes the new files.
+        names: files that are removed if they are not among the new ones.
+
+    Raises:
+        OSError: a file cannot be written. It is also raised where the new files count already, but cannot take the
+            place of the old ones.
+    """
+    settle(folder, names)
+    staging = folder / SAVING
+    try:
+        staging.mkdir()
+        write(staging)
+        for file in staging.iterdir():
+            sync(file)
+        staging.replace(folder / SAVED)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    put_in_place(folder, names)
+
+
+def put_in_place(folder: Path, names: Iterable[str]) -> None:
+    """Gives the complete new files of a folder the places of the old ones. They stay complete until all are there.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    saved = folder / SAVED
+    new = sorted(saved.iterdir())
+    for file in new:
+        write_atomically(folder / file.name, partial(link_or_copy, file))
+    for name in {*names} - {file.name for file in new}:
+        (folder / name).unlink(missing_ok=True)
+    saved.replace(folder / SAVING)  # at once; to delete file after file would leave a part of them
+    shutil.rmtree(folder / SAVING)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name or, on a file system without links, copies it.
+
+    Raises:
+        OSError: the target cannot be written.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def is_settled(folder: Path) -> bool:
+    """Whether no `replace_files` is under way in a folder, or was interrupted."""
+    return not (folder / SAVING).exists() and not (folder / SAVED).exists()
+
+
+def settle(folder: Path, names: Iterable[str]) -> None:
+    """Completes or discards what an interrupted `replace_files` left in a folder, and says so.
+
+    Args:
+        folder: the folder, which must be `locked`.
+        names: as for `replace_files`.
+
+    Raises:
+        OSError: a file cannot be written or deleted.
+    """
+    if (folder / SAVING).exists():
+        shutil.rmtree(folder / SAVING)
+        log.warning("%s: what an interrupted save had left was discarded; the files saved before are whole", folder)
+    if (folder / SAVED).exists():
+        put_in_place(folder, names)
+        log.warning("%s: an interrupted save was completed; the folder holds what was saved last", folder)
+
+
+def current_folder(folder: Path) -> Path:
+    """Where the files of a folder are to be read: in it, or where a `replace_files` has just completed new ones."""
+    return folder / SAVED if (folder / SAVED).exists() else folder
+
+
 def sync(file: Path) -> None:
     """Waits until all of a file is on the disk.
 
@@ -110,12 +203,17 @@ def digest(file: Path, name: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """Waits until no other process or thread is in a `locked` of the same folder, then keeps the others out.
 
     The operating system releases the lock when the process ends, however it ends. The file `.lock` stays.
 
+    Args:
+        folder: the folder.
+        wait: False for an error in place of waiting.
+
     Raises:
+        BlockingIOError: the folder is locked, and this was not to wait.
         OSError: the folder does not exist, cannot be written, or is on a file system without locks.
     """
     from filelock import FileLock, Timeout
@@ -127,6 +225,8 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             held = lock.acquire(blocking=False)
         except Timeout:
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, "another process is writing to the folder") from None
             log.warning("another process is writing to %s: waiting until it is done", folder)
             held = lock.acquire()
     except OSError as error:

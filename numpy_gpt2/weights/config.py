@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,18 @@ import numpy.typing as npt
 from .. import checks
 from ..machine.files import read_object, write_json
 from ..params import HParams
-from ..text.vocabulary import ADDED
 from ..tokenizer import END_OF_TEXT, Tokenizer
 
 WRITTEN_BY = "numpy_gpt2"  # marks a config.json that this package wrote
 
-# The names that the hyperparameters have in config.json.
+# The names that the hyperparameters have in config.json. Where a file has both names of one, the second counts:
+# GPT2Config.attribute_map in transformers.
 CONFIG_KEYS = {
-    "n_vocab": "vocab_size",
-    "n_ctx": "n_positions",
-    "n_embd": "n_embd",
-    "n_head": "n_head",
-    "n_layer": "n_layer",
+    "n_vocab": ("vocab_size",),
+    "n_ctx": ("n_positions", "max_position_embeddings"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "n_head": ("n_head", "num_attention_heads"),
+    "n_layer": ("n_layer", "num_hidden_layers"),
 }
 
 # The options of config.json that change the result, each with the values that mean GPT-2. The first is the default.
@@ -34,6 +35,9 @@ GPT2_OPTIONS: dict[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
+# Options that GPT-2's own configurations do not have, and that change the result.
+OTHER_OPTIONS: dict[str, tuple[Any, ...]] = {"quantization_config": (None,), "per_layer_config": (None,)}
+
 DOUBLE_HEADS = "GPT2DoubleHeadsModel"
 ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", DOUBLE_HEADS)
 
@@ -62,7 +66,7 @@ def read_hparams(folder: Path) -> HParams:
             raise FileNotFoundError(f"there is no model in {folder}: neither hparams.json nor config.json")
         return read_config(config_file)
     hparams = read_hparams_file(hparams_file)
-    if config_file.exists() and not is_written_here(config_file) and read_config(config_file) != hparams:
+    if config_file.exists() and read_config(config_file) != hparams:
         raise ValueError(f"{hparams_file} and {config_file.name} beside it describe two different models: remove one")
     return hparams
 
@@ -75,7 +79,7 @@ def read_hparams_file(file: Path) -> HParams:
         ValueError: the file is not JSON, a hyperparameter is missing, or no model can have these
             hyperparameters.
     """
-    return checked_hparams(file, read_object(file), {name: name for name in HParams._fields})
+    return checked_hparams(file, read_object(file), {name: (name,) for name in HParams._fields})
 
 
 def read_config(file: Path) -> HParams:
@@ -87,7 +91,7 @@ def read_config(file: Path) -> HParams:
             variant that cannot be computed here.
     """
     config = read_object(file)
-    check_values(file, config, GPT2_OPTIONS)
+    check_values(file, config, GPT2_OPTIONS | OTHER_OPTIONS)
     architectures = config.get("architectures") or ARCHITECTURES
     if not isinstance(architectures, (list, tuple)) or not {*map(str, architectures)} & {*ARCHITECTURES}:
         raise ValueError(f"{file}: the architecture is {architectures}, but only {', '.join(ARCHITECTURES)} run here")
@@ -95,6 +99,39 @@ def read_config(file: Path) -> HParams:
     if config.get("n_inner") not in (None, 4 * hparams.n_embd):
         raise ValueError(f"{file}: n_inner is {config['n_inner']!r}, but GPT-2's is 4 * n_embd, {4 * hparams.n_embd}")
     return hparams
+
+
+def is_tied(folder: Path) -> bool:
+    """Whether the output head of the model in a folder is its token embeddings, and need not be in a file."""
+    file = folder / "config.json"
+    return not file.exists() or bool(read_object(file).get("tie_word_embeddings", True))
+
+
+def read_eos_token_ids(folder: Path, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """The tokens that end a text, as transformers finds them: in `generation_config.json` or else `config.json`.
+
+    If the file that counts says nothing, no token ends a text. In OpenAI's layout it is `<|endoftext|>`.
+
+    Args:
+        folder: the folder.
+        tokenizer: its tokenizer; None for a model without a vocabulary.
+
+    Raises:
+        ValueError: a file is not JSON, or gives something else than one id, several or none.
+    """
+    for file in folder / "generation_config.json", folder / "config.json":
+        if file.exists():
+            said = read_object(file).get("eos_token_id")
+            ids = said if isinstance(said, list) else [] if said is None else [said]
+            if not all(type(id) is int for id in ids):
+                raise ValueError(f"{file}: eos_token_id must be a token id, or a list of them, not {said!r}")
+            return tuple(ids)
+    return default_eos_token_ids(tokenizer)
+
+
+def default_eos_token_ids(tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """The tokens that end a text, for a model without a configuration: `<|endoftext|>`, if there is a vocabulary."""
+    return (tokenizer.end_of_text,) if tokenizer else ()
 
 
 def check_multiple_choice(folder: Path) -> None:
@@ -126,20 +163,21 @@ def check_values(file: Path, config: dict[str, Any], options: dict[str, tuple[An
             )
 
 
-def checked_hparams(file: Path, values: dict[str, Any], keys: dict[str, str]) -> HParams:
+def checked_hparams(file: Path, values: dict[str, Any], keys: dict[str, tuple[str, ...]]) -> HParams:
     """Picks the hyperparameters from the values in a file, and checks them.
 
     Args:
         file: the file to name in an error message.
         values: its content.
-        keys: the name of each hyperparameter in the file.
+        keys: the names that each hyperparameter may have in the file, the one that counts last.
 
     Raises:
         ValueError: a value is missing, or `check_hparams` rejects the values.
     """
-    if missing := [key for key in keys.values() if key not in values]:
+    said = {name: values[key] for name, names in keys.items() for key in names if key in values}
+    if missing := [names[0] for name, names in keys.items() if name not in said]:
         raise ValueError(f"{file} does not say {', '.join(missing)}")
-    hparams = HParams(**{name: values[key] for name, key in keys.items()})
+    hparams = HParams(**said)
     try:
         checks.check_hparams(hparams)
     except ValueError as error:
@@ -160,11 +198,14 @@ def is_written_here(file: Path) -> bool:
 
 
 def write_configs(
-    folder: Path, hparams: HParams, tokenizer: Tokenizer | None, dtype: npt.DTypeLike, double_heads: bool = False
+    folder: Path,
+    hparams: HParams,
+    tokenizer: Tokenizer | None,
+    dtype: npt.DTypeLike,
+    double_heads: bool = False,
+    eos_token_ids: Sequence[int] | None = None,
 ) -> None:
     """Writes what `AutoModel` and `AutoTokenizer` need beside `model.safetensors`: configurations and vocabulary.
-
-    If the model has no vocabulary, one that an earlier model left in the folder is removed.
 
     Args:
         folder: the folder, which must exist.
@@ -172,15 +213,17 @@ def write_configs(
         tokenizer: its tokenizer; None for a model without a vocabulary.
         dtype: the dtype of its parameters.
         double_heads: whether it has a multiple-choice head.
+        eos_token_ids: the tokens that end a text; by default `<|endoftext|>`, if there is a vocabulary.
 
     Raises:
         OSError: a file cannot be written.
     """
+    ends = [*default_eos_token_ids(tokenizer)] if eos_token_ids is None else [*eos_token_ids]
     end_of_text = tokenizer.end_of_text if tokenizer else hparams.n_vocab - 1
     config = {
         **{name: accepted[0] for name, accepted in GPT2_OPTIONS.items()},
         "architectures": [DOUBLE_HEADS if double_heads else ARCHITECTURES[0]],
-        **{key: getattr(hparams, name) for name, key in CONFIG_KEYS.items()},
+        **{keys[0]: getattr(hparams, name) for name, keys in CONFIG_KEYS.items()},
         "n_inner": None,
         "reorder_and_upcast_attn": False,
         "tie_word_embeddings": True,
@@ -189,15 +232,13 @@ def write_configs(
         "attn_pdrop": 0.1,
         "resid_pdrop": 0.1,
         "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "use_cache": True,
         "dtype": np.dtype(dtype).name,
         "written_by": WRITTEN_BY,
     }
     write_json(folder / "config.json", config, indent=2)
     if tokenizer is None:
-        for name in ("tokenizer_config.json", "vocab.json", "merges.txt", ADDED):
-            (folder / name).unlink(missing_ok=True)
         return
     tokenizer.save(folder)
     tokenizer_config = {

@@ -11,24 +11,38 @@ same folder. Later loads use that. `config.py` reads the hyperparameters, `vocab
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..machine.files import locked, sync, write_atomically
+from ..machine.files import (
+    SAVED,
+    current_folder,
+    is_settled,
+    locked,
+    replace_files,
+    settle,
+    write_atomically,
+)
 from ..params import Array, HParams, Linear, Params, build, count_params, named_arrays, shapes
-from ..text.vocabulary import find_vocabulary
+from ..text.vocabulary import ADDED, find_vocabulary
 from ..tokenizer import Tokenizer
 from . import tensorflow
-from .config import check_multiple_choice, is_written_here, write_configs
+from .config import check_multiple_choice, is_tied, is_written_here, write_configs
 from .safetensors import Tensor, open_file, open_shards, write_file
 
 log = logging.getLogger(__name__)
+
+TENSORS = "model.safetensors"
+
+# The files that `save` writes, some of them only for a model with a vocabulary.
+WRITTEN_FILES = (TENSORS, "config.json", "tokenizer_config.json", "vocab.json", "merges.txt", ADDED)
 
 # The multiple-choice head of GPT2DoubleHeadsModel.
 SUMMARY = "multiple_choice_head.summary"
@@ -40,7 +54,50 @@ NOT_PARAMETERS = re.compile(rf"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|{SUM
 BLOCK_NUMBER = re.compile(r"(?:model/h|(?:transformer\.)?h\.)(\d+)")
 
 
+Result = TypeVar("Result")
+
+
 # Loading
+
+
+def read_whole(folder: Path, read: Callable[[Path], Result]) -> Result:
+    """Reads the model in a folder to which another process may be saving one: all of it from the old one or the new.
+
+    What an interrupted `save` left is completed or discarded first, unless the folder cannot be written.
+
+    Args:
+        folder: the folder.
+        read: called with the folder in which the files are; called again if they were replaced meanwhile.
+
+    Returns:
+        What `read` returns.
+
+    Raises:
+        Whatever `read` raises, about a folder that stays the same.
+    """
+    if not is_settled(folder):
+        with contextlib.suppress(OSError), locked(folder, wait=False):
+            settle(folder, WRITTEN_FILES)
+    while True:
+        before = state(folder)
+        try:
+            result = read(current_folder(folder))
+        except (OSError, ValueError):
+            if state(folder) == before:
+                raise
+        else:
+            if state(folder) == before:
+                return result
+
+
+def state(folder: Path) -> list[tuple[int, int]]:
+    """What changes when a model is saved to a folder: which parameters it holds, and which wait for their place."""
+    found = []
+    for name in SAVED, TENSORS:  # in this order, since the parameters change while there are new files
+        with contextlib.suppress(FileNotFoundError):
+            status = (folder / name).stat()
+            found.append((status.st_mtime_ns, status.st_size))
+    return found
 
 
 def load_params(
@@ -69,6 +126,11 @@ def load_params(
     """
     file, tensors = find_tensors(folder)
     if tensors:
+        if "lm_head.weight" not in tensors and not is_tied(folder):
+            raise ValueError(
+                f"{file} has no output head, lm_head.weight, but config.json says tie_word_embeddings: false, so the "
+                "head is not the token embeddings"
+            )
         return read_tensors(file, tensors, hparams, dtype)
     checkpoint = tensorflow.find_checkpoint(folder)
     if not tensorflow.index_file(checkpoint).exists():
@@ -117,7 +179,7 @@ def find_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
         FileNotFoundError: one of several safetensors files is missing.
         ValueError: a file is damaged.
     """
-    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    file, index = folder / TENSORS, folder / f"{TENSORS}.index.json"
     if not (tensors := current_tensors(folder)) and index.exists():
         return index, open_shards(index)
     return file, tensors
@@ -133,7 +195,7 @@ def current_tensors(folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged.
     """
-    file = folder / "model.safetensors"
+    file = folder / TENSORS
     if not file.exists():
         return {}
     metadata, tensors = open_file(file)
@@ -227,10 +289,9 @@ def check_arrays(
         ValueError: an array is missing or has another shape, or the number of blocks differs: a model without
             its last blocks would run, but write nonsense.
     """
-    blocks = [int(match[1]) for name in actual if (match := BLOCK_NUMBER.match(name))]
-    n_layer = max(blocks, default=-1) + 1
-    if n_layer != hparams.n_layer:
-        raise ValueError(f"{file} holds {n_layer} blocks, but the hyperparameters say {hparams.n_layer}")
+    blocks = {match[1] for name in actual if (match := BLOCK_NUMBER.match(name))}
+    if len(blocks) != hparams.n_layer:  # checked before all names are made, since n_layer may be any number
+        raise ValueError(f"{file} holds {len(blocks)} blocks, but the hyperparameters say {hparams.n_layer}")
     for name, shape in (spell(*parameter) for parameter in shapes(hparams).items()):
         if name not in actual:
             raise ValueError(f"{file}: the array {name} is missing")
@@ -257,11 +318,17 @@ def hugging_face_name(name: str) -> str:
 
 
 def save(
-    folder: Path, hparams: HParams, params: Params, tokenizer: Tokenizer | None, head: Linear | None = None
+    folder: Path,
+    hparams: HParams,
+    params: Params,
+    tokenizer: Tokenizer | None,
+    head: Linear | None = None,
+    eos_token_ids: Sequence[int] | None = None,
 ) -> None:
     """Saves a model in Hugging Face's layout, for `from_pretrained` and `load_params`.
 
-    The folder is created if it does not exist. A model that was saved to it before is replaced.
+    The folder is created if it does not exist. A model that was saved to it before is replaced: at every moment,
+    `read_whole` finds the one or the other.
 
     Args:
         folder: the folder.
@@ -269,13 +336,35 @@ def save(
         params: the parameters.
         tokenizer: the tokenizer; None for a model without a vocabulary.
         head: the multiple-choice head, if the model has one.
+        eos_token_ids: the tokens that end a text; by default `<|endoftext|>`, if there is a vocabulary.
 
     Raises:
         OSError: the folder cannot be written.
         ValueError: the folder holds another model, or a vocabulary, that was not saved here.
     """
+    arrays = dict(named_arrays(params))
+
+    def write(staging: Path) -> None:
+        write_tensors(staging / TENSORS, hparams, lambda name, _: arrays[name], params.wte.dtype, {}, head)
+        write_configs(staging, hparams, tokenizer, params.wte.dtype, head is not None, eos_token_ids)
+
+    if not is_settled(folder):
+        with locked(folder):
+            settle(folder, WRITTEN_FILES)
+    check_replaceable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        replace_files(folder, write, WRITTEN_FILES)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Checks that a folder holds no model, or one that `save` wrote.
+
+    Raises:
+        ValueError: it holds another model, or a vocabulary, that was not saved here.
+    """
     config = folder / "config.json"
-    names = ("hparams.json", "checkpoint", "encoder.json", "vocab.bpe", "tokenizer.json")
+    names = ("hparams.json", "checkpoint", "encoder.json", "vocab.bpe", "tokenizer.json", "generation_config.json")
     foreign = [folder / name for name in names if (folder / name).exists()]
     if not config.exists() or not is_written_here(config):
         foreign += [file for file in (config, *sorted(folder.glob("model.*"))) if file.exists()]
@@ -283,16 +372,13 @@ def save(
         raise ValueError(
             f"{folder} holds another model or its vocabulary ({foreign[0].name}): save to a folder of its own"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = dict(named_arrays(params))
-    with locked(folder):
-        write_model(folder, hparams, tokenizer, lambda name, _: arrays[name], params.wte.dtype, {}, head)
 
 
 def convert(folder: Path, checkpoint: Path, hparams: HParams, tokenizer: Tokenizer | None) -> None:
     """Saves the model of an OpenAI checkpoint in Hugging Face's layout, in the same folder.
 
-    Only one array at a time is in memory.
+    Only one array at a time is in memory. The parameters get their name last, so a process that is killed leaves the
+    checkpoint to be converted again. A `config.json` that was not written here stays as it is.
 
     Raises:
         ImportError, ValueError: as for `open_checkpoint`.
@@ -314,55 +400,46 @@ def convert(folder: Path, checkpoint: Path, hparams: HParams, tokenizer: Tokeniz
                 progress.update(4 * array.size)
                 return array
 
-            write_model(folder, hparams, tokenizer, read, np.float32, tensorflow.fingerprint(checkpoint))
+            def write(temporary: Path) -> None:
+                write_tensors(temporary, hparams, read, np.float32, tensorflow.fingerprint(checkpoint))
+                config = folder / "config.json"
+                if not config.exists() or is_written_here(config):
+                    write_configs(folder, hparams, tokenizer, np.float32)
+
+            write_atomically(folder / TENSORS, write)
 
 
-def write_model(
-    folder: Path,
+def write_tensors(
+    file: Path,
     hparams: HParams,
-    tokenizer: Tokenizer | None,
     read: Callable[[str, tuple[int, ...]], Array],
     dtype: npt.DTypeLike,
     metadata: Mapping[str, str],
     head: Linear | None = None,
 ) -> None:
-    """Writes a model in Hugging Face's layout.
-
-    First the old parameters are deleted, then the configuration and the vocabulary are replaced, and the new
-    parameters appear last. So a process that is killed at any moment never leaves the parameters of one model
-    beside the configuration of another. A `config.json` that was not written here stays as it is.
+    """Writes the parameters of a model as `GPT2LMHeadModel` or, with a second head, `GPT2DoubleHeadsModel` does.
 
     Args:
-        folder: the folder, which must be locked.
+        file: the safetensors file.
         hparams: the hyperparameters.
-        tokenizer: the tokenizer; None for a model without a vocabulary.
         read: called with the name and shape of one parameter after another; returns its array.
         dtype: the dtype to write, float32 or float64.
         metadata: entries for the metadata of the safetensors file.
         head: the multiple-choice head, if the model has one.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: the file cannot be written.
     """
-    file, config = folder / "model.safetensors", folder / "config.json"
     parameters = {f"transformer.{hugging_face_name(name)}": (name, shape) for name, shape in shapes(hparams).items()}
     head_arrays = {f"{SUMMARY}.weight": head.w.T, f"{SUMMARY}.bias": head.b} if head else {}
-
-    def write(temporary: Path) -> None:
-        write_file(
-            temporary,
-            {name: shape for name, (_, shape) in parameters.items()}
-            | {name: array.shape for name, array in head_arrays.items()},
-            dtype,
-            lambda name: head_arrays[name] if name in head_arrays else read(*parameters[name]),
-            {"format": "pt", **metadata},  # "pt": the names and shapes are those of the PyTorch model
-        )
-        sync(temporary)
-        file.unlink(missing_ok=True)
-        if not config.exists() or is_written_here(config):
-            write_configs(folder, hparams, tokenizer, dtype, double_heads=head is not None)
-
-    write_atomically(file, write)
+    write_file(
+        file,
+        {name: shape for name, (_, shape) in parameters.items()}
+        | {name: array.shape for name, array in head_arrays.items()},
+        dtype,
+        lambda name: head_arrays[name] if name in head_arrays else read(*parameters[name]),
+        {"format": "pt", **metadata},  # "pt": the names and shapes are those of the PyTorch model
+    )
 
 
 # What a folder holds
@@ -370,13 +447,14 @@ def write_model(
 
 def holds_model(folder: Path) -> bool:
     """Whether a folder has every file that is needed to load a model. Large files are not opened to find out."""
+    folder = current_folder(folder)
     described = any((folder / name).exists() for name in ("hparams.json", "config.json"))
     return described and bool(find_vocabulary(folder, whole=True)) and holds_params(folder)
 
 
 def holds_params(folder: Path) -> bool:
     """Whether a folder has parameters, in either layout."""
-    if any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
+    if any((folder / name).exists() for name in (TENSORS, f"{TENSORS}.index.json")):
         return True
     try:
         checkpoint = tensorflow.find_checkpoint(folder)

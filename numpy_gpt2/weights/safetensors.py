@@ -4,11 +4,12 @@ A file has three parts:
 
     8 bytes       the length of the header, least significant byte first
     the header    JSON: the dtype, shape and position of each array, by its name
-    the data      the arrays, one after another
+    the data      the arrays, one after another, without a gap from the first byte to the last
 
 A memory-mapped file need not be read: the operating system loads each page when it is first used.
 
-Source: the description of the format at https://github.com/huggingface/safetensors.
+Source: the description of the format at https://github.com/huggingface/safetensors, whose own library refuses what is
+refused here.
 """
 
 from __future__ import annotations
@@ -34,6 +35,17 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # NumPy has no bfloat16
 }
+
+# The bits that an element of each type takes.
+BITS = {
+    **dict.fromkeys(("C64", "F64", "I64", "U64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("BF16", "F16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "I8", "U8"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+LONGEST_HEADER = 100_000_000  # in bytes, by the format
 
 
 class Tensor(NamedTuple):
@@ -79,33 +91,75 @@ def open_file(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
                 f"{file} is empty: replace it with a sound copy, or delete it if it was converted from a checkpoint"
             ) from None
     try:
-        data_start = 8 + int.from_bytes(memory[:8], "little")
-        header = json.loads(memory[8:data_start])
-        metadata = header.pop("__metadata__", {})
-        tensors = {
-            name: Tensor(
-                memory,
-                dtype=entry["dtype"],
-                shape=tuple(entry["shape"]),
-                start=data_start + entry["data_offsets"][0],
-                end=data_start + entry["data_offsets"][1],
-            )
-            for name, entry in header.items()
-        }
-        is_valid = isinstance(metadata, dict) and all(
-            data_start <= start <= end <= len(memory)
-            and all(type(n) is int and n >= 0 for n in (*shape, start, end))
-            and (dtype not in DTYPES or end - start == math.prod(shape) * DTYPES[dtype].itemsize)
-            for _, dtype, shape, start, end in tensors.values()
-        )
-    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
-        is_valid = False
-    if not is_valid:
+        return read_header(memory)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         raise ValueError(
             f"{file} is not a safetensors file, or is damaged or cut short: replace it with a sound copy, "
             "or delete it if it was converted from a checkpoint"
-        )
+        ) from None
+
+
+def read_header(memory: mmap.mmap) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Reads the header of a safetensors file, as strictly as the format's own library.
+
+    Returns:
+        As `open_file`.
+
+    Raises:
+        ValueError, RecursionError, TypeError, KeyError, AttributeError: this is not such a file, or it is damaged.
+    """
+    data_start = 8 + int.from_bytes(memory[:8], "little")
+    if data_start > min(len(memory), 8 + LONGEST_HEADER):  # before anything is read, which may be all of a large file
+        raise ValueError("the header is cut short")
+    text = str(memoryview(memory)[8:data_start], "utf-8")
+    header = json.loads(text, object_pairs_hook=unique_names, parse_int=natural_number)
+    metadata = header.pop("__metadata__", {})
+    "".join([*header, *metadata, *metadata.values()]).encode()  # raises an error if these are not all texts in UTF-8
+    tensors = {name: read_entry(memory, data_start, **entry) for name, entry in header.items()}
+    end = data_start
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.end)):
+        if tensor.start != end or 8 * (tensor.end - end) != math.prod(tensor.shape) * BITS[tensor.dtype]:
+            raise ValueError("an array has a gap before it, overlaps another, or has another size than its shape")
+        end = tensor.end
+    if end != len(memory) or not tensors:
+        raise ValueError("the arrays are not all of the data, or there are none")
     return metadata, tensors
+
+
+def read_entry(memory: mmap.mmap, data_start: int, *, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    """An array, by the names and values of its entry in the header.
+
+    Raises:
+        ValueError, TypeError: the entry is malformed.
+    """
+    start, end = data_offsets
+    if not all(type(n) is int for n in (*shape, start, end)):
+        raise ValueError("not a whole number")
+    return Tensor(memory, dtype, tuple(shape), data_start + start, data_start + end)
+
+
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as a dictionary.
+
+    Raises:
+        ValueError: it has a name twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("there are two entries of the same name")
+    return values
+
+
+def natural_number(text: str) -> int:
+    """A whole number of JSON that fits into 64 bits without a sign.
+
+    Raises:
+        ValueError: it is negative, or too large.
+    """
+    number = int(text)
+    if text.startswith("-") or number >= 2**64:
+        raise ValueError(f"{text[:20]} is no number of 64 bits")
+    return number
 
 
 def open_shards(index: Path) -> dict[str, Tensor]:
@@ -119,7 +173,7 @@ def open_shards(index: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: one of the files is missing.
-        ValueError: the index is malformed, or a file is damaged or lacks an array.
+        ValueError: the index is malformed, or a file is damaged, lacks an array, or holds one that is not listed.
     """
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
@@ -136,6 +190,11 @@ def open_shards(index: Path) -> dict[str, Tensor]:
     for array, name in weight_map.items():
         if array not in shards[name]:
             raise ValueError(f"{index.with_name(name)}: the array {array} is missing, which {index.name} lists there")
+    for name, arrays in shards.items():
+        if others := [array for array in arrays if weight_map.get(array) != name]:
+            raise ValueError(
+                f"{index.with_name(name)} holds the array {others[0]}, which {index.name} does not list there"
+            )
     return {array: shards[name][array] for array, name in weight_map.items()}
 
 

@@ -27,7 +27,7 @@ class TestEnds:
     @staticmethod
     def run(choices: Sequence[int], n_prompt: int, max_new_tokens: int) -> tuple[list[int], str | None]:
         model = random_model(SHAPES[0])  # its context holds 7
-        row = Row(range(1, n_prompt + 1), choosing(choices), max_new_tokens, end_of_text=299)
+        row = Row(range(1, n_prompt + 1), choosing(choices), max_new_tokens, eos_token_ids=[299])
         finish([row], model)
         assert len(row.log_probabilities) == len(row.ids)
         return row.ids, row.finish_reason

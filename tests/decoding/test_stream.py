@@ -20,7 +20,7 @@ def stream(ids: list[int], stop: Sequence[str] = ()) -> TextStream:
     tokenizer = Tokenizer.gpt2()
     model = numpy_gpt2.init(HPARAMS)
     tokens = iter(ids)
-    row = Row([0], lambda logits, ids: next(tokens), len(ids), tokenizer.end_of_text, Detokenizer(tokenizer, stop))
+    row = Row([0], lambda logits, ids: next(tokens), len(ids), [tokenizer.end_of_text], Detokenizer(tokenizer, stop))
     return TextStream(row, generate_batch([row], model.params, 1))
 
 

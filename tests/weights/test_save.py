@@ -1,0 +1,297 @@
+"""A model saved over another: whatever happens meanwhile, the folder holds the one or the other, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import random
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import random_model
+from model_files import HPARAMS, assert_same_parameters
+
+import numpy_gpt2
+from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.machine.files import SAVED, SAVING, is_settled
+from numpy_gpt2.params import Linear
+from numpy_gpt2.tokenizer import BYTE_TO_CHARACTER, END_OF_TEXT, Tokenizer
+from numpy_gpt2.weights import config
+from numpy_gpt2.weights import folder as folders
+
+FILES = ("config.json", "model.safetensors")
+VOCABULARY = ("merges.txt", "tokenizer_config.json", "vocab.json")
+
+
+@pytest.fixture(scope="module")
+def models(tiny: GPT2) -> list[GPT2]:
+    """Three sizes: with a vocabulary; with a second head and several ends of a text; with an added token."""
+    plain = random_model(HPARAMS._replace(n_embd=96), "float32", seed=1)
+    rng = np.random.default_rng(0)
+    head = Linear(w=rng.normal(size=(96, 1)).astype(np.float32), b=np.ones(1, np.float32))
+    tokens = [*BYTE_TO_CHARACTER.values(), END_OF_TEXT, "[PAD]"]
+    padded = Tokenizer({token: id for id, token in enumerate(tokens)}, [], ["[PAD]"])
+    small = random_model(HPARAMS._replace(n_vocab=258, n_head=2), "float64", seed=2)
+    return [
+        tiny,
+        GPT2(plain.hparams, plain.params, None, "double heads", head, eos_token_ids=[3, 4]),
+        GPT2(small.hparams, small.params, padded, "padded"),
+    ]
+
+
+def which(folder: Path, models: Sequence[GPT2]) -> GPT2:
+    """The model that the folder holds, which must be one of these in every part."""
+    loaded = numpy_gpt2.load(folder, dtype="float64")
+    (model,) = (model for model in models if model.hparams == loaded.hparams)
+    assert_same_parameters(loaded, model)
+    assert loaded.eos_token_ids == model.eos_token_ids
+    assert (loaded.tokenizer and loaded.tokenizer.encoder) == (model.tokenizer and model.tokenizer.encoder)
+    assert (loaded.multiple_choice_head is None) == (model.multiple_choice_head is None)
+    if loaded.multiple_choice_head and model.multiple_choice_head:
+        np.testing.assert_array_equal(loaded.multiple_choice_head.w, model.multiple_choice_head.w)
+    return model
+
+
+def check(folder: Path, models: Sequence[GPT2]) -> GPT2:
+    """The model that the folder holds: for someone who cannot write to it, and, the same one, for others.
+
+    Then the files themselves are in their places, and nothing else is.
+    """
+
+    def refuse(folder: Path, wait: bool = True) -> Any:
+        raise PermissionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "locked", refuse)
+        model = which(folder, models)
+    assert which(folder, models) is model
+    assert is_settled(folder)
+    added = ("added_tokens.json",) if model.name == "padded" else ()
+    expected = {".lock", *FILES, *(VOCABULARY if model.tokenizer else ()), *added}
+    assert {file.name for file in folder.iterdir()} == expected
+    return model
+
+
+def in_another_process(act: Callable[[], object], prepare: Callable[[], object]) -> int:
+    """Runs this in a copy of this process, after `prepare`; returns its wait status."""
+    if not (pid := os.fork()):
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            prepare()
+            act()
+            sys.settrace(None)
+        except (OSError, KeyboardInterrupt):
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+def signal_at(step: int, number: signal.Signals) -> Callable[[], None]:
+    """Makes this process send itself a signal before it runs the line number `step` of what saves a model."""
+    steps = itertools.count(1)
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(("files.py", "folder.py", "safetensors.py", "config.py")):
+            return None
+        if event == "line" and next(steps) == step:
+            os.kill(os.getpid(), number)
+        return trace
+
+    return lambda: sys.settrace(trace)
+
+
+def count_steps(act: Callable[[], object]) -> int:
+    """How many lines of what saves a model this runs."""
+    steps = itertools.count()
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(("files.py", "folder.py", "safetensors.py", "config.py")):
+            return None
+        if event == "line":
+            next(steps)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return next(steps)
+
+
+def pairs(models: Sequence[GPT2], n: int) -> Iterator[tuple[GPT2, GPT2]]:
+    """An old and a new model, n times, each pair in turn."""
+    return itertools.islice(itertools.cycle(itertools.permutations(models, 2)), n)
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="a process is copied and killed")
+
+
+@posix
+@pytest.mark.parametrize("n", [18, pytest.param(300, marks=pytest.mark.slow(reason="three hundred processes"))])
+def test_a_killed_save_leaves_one_of_the_two_models(tmp_path: Path, models: list[GPT2], n: int) -> None:
+    rng, held = random.Random(n), []
+    for old, new in pairs(models, n):
+        numpy_gpt2.save(old, tmp_path / "model")
+        n_steps = count_steps(partial(numpy_gpt2.save, new, tmp_path / "other"))
+        number = rng.choice([signal.SIGKILL, signal.SIGINT])
+        # Half of the signals come late, when the files are put in their places.
+        step = rng.randrange(1, n_steps + 1) if rng.random() < 0.5 else n_steps - rng.randrange(150)
+        in_another_process(partial(numpy_gpt2.save, new, tmp_path / "model"), signal_at(step, number))
+        held.append(check(tmp_path / "model", [old, new]) is new)
+        shutil.rmtree(tmp_path / "other")
+    assert 0 < sum(held) < n
+
+
+@posix
+@pytest.mark.parametrize("n", [6, pytest.param(100, marks=pytest.mark.slow(reason="a hundred processes"))])
+def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_the_old_model(
+    tmp_path: Path, models: list[GPT2], n: int
+) -> None:
+    import resource
+
+    rng = random.Random(n)
+    for old, new in pairs(models, n):
+        numpy_gpt2.save(old, tmp_path)
+        limit = rng.randrange(4 * sum(array.size for array in new.params[:2]))  # smaller than the parameters
+        fill = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+        status = in_another_process(partial(numpy_gpt2.save, new, tmp_path), fill)
+        assert os.waitstatus_to_exitcode(status) == 1
+        assert not (tmp_path / SAVING).exists()
+        assert check(tmp_path, [old, new]) is old
+
+
+def steps_patched(patch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
+    """Calls `before()` before each call that changes what is on the disk."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before()
+            return original(*args, **kwargs)
+
+        return call
+
+    for owner, names in ((Path, ["replace", "mkdir", "unlink"]), (os, ["fsync", "link"]), (shutil, ["rmtree"])):
+        for name in names:
+            patch.setattr(owner, name, wrap(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
+@pytest.mark.parametrize("pair", [(1, 2), (2, 1)], ids=str)
+def test_a_save_that_fails_at_any_step_leaves_one_of_the_two_models(
+    tmp_path: Path, models: list[GPT2], pair: tuple[int, int], error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = (models[i] for i in pair)
+    held: list[GPT2] = []
+    messages: set[str] = set()
+    for step in itertools.count(1):
+        numpy_gpt2.save(old, tmp_path)
+        counted = itertools.count(1)
+
+        def fail(counted: Iterator[int] = counted, step: int = step) -> None:
+            if next(counted) == step:
+                raise error
+
+        with pytest.MonkeyPatch.context() as patch:
+            steps_patched(patch, fail)
+            with contextlib.suppress(OSError, KeyboardInterrupt):
+                numpy_gpt2.save(new, tmp_path)
+        if next(counted) <= step:  # nothing failed
+            break
+        caplog.clear()
+        unsettled = not is_settled(tmp_path)
+        held.append(check(tmp_path, [old, new]))
+        assert bool(caplog.messages) == unsettled
+        messages |= {*caplog.messages}
+    assert held == sorted(held, key=[old, new].index)  # up to one step the old one, and then the new
+    assert {old, new} == {*held}
+    assert f"{tmp_path}: an interrupted save was completed; the folder holds what was saved last" in messages
+    assert which(tmp_path, [old, new]) is new
+
+
+def test_what_a_killed_save_left_is_discarded_with_a_message(
+    tmp_path: Path, models: list[GPT2], caplog: pytest.LogCaptureFixture
+) -> None:
+    numpy_gpt2.save(models[1], tmp_path)
+    message = f"{tmp_path}: what an interrupted save had left was discarded; the files saved before are whole"
+    for act in (lambda: which(tmp_path, models[1:2]), lambda: numpy_gpt2.save(models[1], tmp_path)):
+        caplog.clear()
+        (tmp_path / SAVING).mkdir()
+        (tmp_path / SAVING / "model.safetensors").write_text("half of a fi")
+        act()
+        assert caplog.messages == [message]
+        assert check(tmp_path, models[1:2]) is models[1]
+
+
+def test_the_first_save_to_a_folder_is_completed_as_well(tmp_path: Path, models: list[GPT2]) -> None:
+    numpy_gpt2.save(models[2], tmp_path / "whole")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "whole").rename(tmp_path / "model" / SAVED)
+    (tmp_path / "model" / SAVED / ".lock").unlink()
+    assert folders.holds_model(tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "again")
+    assert check(tmp_path / "model", models) is models[2]
+    numpy_gpt2.save(models[1], tmp_path / "again")
+    assert check(tmp_path / "again", models) is models[1]
+
+
+@pytest.mark.parametrize("pair", [(1, 2), (2, 1)], ids=str)
+def test_who_loads_during_a_save_gets_one_of_the_two_models(
+    tmp_path: Path, models: list[GPT2], pair: tuple[int, int]
+) -> None:
+    old, new = (models[i] for i in pair)
+    numpy_gpt2.save(old, tmp_path)
+    held: list[GPT2 | None] = []
+
+    def load() -> None:
+        if not held or held[-1]:
+            held.append(None)  # while it loads, which takes such steps as well
+            held[-1] = which(tmp_path, [old, new])
+
+    with pytest.MonkeyPatch.context() as patch:
+        steps_patched(patch, load)
+        numpy_gpt2.save(new, tmp_path)
+    assert held == [old] * held.count(old) + [new] * held.count(new)
+    assert old in held
+    assert new in held
+
+
+@pytest.mark.parametrize("after", ["read_hparams", "read_eos_token_ids"])
+@pytest.mark.parametrize("pair", [(1, 2), (2, 1)], ids=str)
+def test_a_save_during_a_load_gives_the_new_model(
+    tmp_path: Path, models: list[GPT2], pair: tuple[int, int], after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (models[i] for i in pair)
+    numpy_gpt2.save(old, tmp_path)
+    original, calls = getattr(config, after), []
+
+    def read(folder: Path, *args: Any) -> Any:
+        result = original(folder, *args)
+        calls.append(folder)
+        if len(calls) == 1:
+            numpy_gpt2.save(new, tmp_path)
+        return result
+
+    monkeypatch.setattr(config, after, read)
+    assert which(tmp_path, [old, new]) is new
+    assert len(calls) == 2
+
+
+def test_without_links_files_are_copied(tmp_path: Path, models: list[GPT2], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    numpy_gpt2.save(models[2], tmp_path)
+    monkeypatch.setattr(os, "link", refuse)
+    numpy_gpt2.save(models[1], tmp_path)
+    assert check(tmp_path, models) is models[1]
