@@ -11,6 +11,7 @@ import re
 import signal
 import stat
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +35,7 @@ def run(command: Callable[[], object]) -> int:
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that are not finite: an error says that
     try:
         command()
         sys.stdout.flush()

@@ -140,7 +140,7 @@ def test_a_long_text_is_shown_token_by_token_only_on_request(tmp_path: Path) -> 
         (["-", "--threads", "-1"], "a b c", ["--threads must be a whole number, 1 or more, not -1"]),
         (["-", "--model", "125M"], "a b c", ["there is no model '125M'"]),
         ([], "", ["standard input is too short"]),
-            (["story.txt", "--text", "a"], "", ["--text"]),
+        (["story.txt", "--text", "a"], "", ["--text"]),
     ],
     ids=str,
 )
