@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,10 +237,12 @@ def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     draw.save_figure(figure, args.output)
 
 
-def add_attention_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `attention`."""
-    parser.add_argument("--layer", metavar="N", type=int, help="the block, counted from 0 (default: all)")
-    parser.add_argument("--head", metavar="N", type=int, help="the head, counted from 0 (default: all)")
+def add_place_options(parser: argparse.ArgumentParser, default: int | None = None) -> None:
+    """Adds the options that say which block and which head."""
+    shown = "all" if default is None else default
+    for name, what in (("--layer", "block"), ("--head", "head")):
+        help = f"the {what}, counted from 0 (default: {shown})"
+        parser.add_argument(name, metavar="N", type=int, default=default, help=help)
 
 
 def show_head(args: argparse.Namespace, weights: Array, labels: Sequence[str]) -> None:
@@ -377,12 +380,6 @@ def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
         draw.save_figure(draw.mask_figure(masked, unmasked, labels, name), args.output)
 
 
-def add_mask_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `mask`."""
-    parser.add_argument("--layer", metavar="N", type=int, default=0, help="the block, counted from 0 (default: 0)")
-    parser.add_argument("--head", metavar="N", type=int, default=0, help="the head, counted from 0 (default: 0)")
-
-
 VIEWS = {
     "params": View(
         "every parameter: name, shape, size, mean, standard deviation",
@@ -405,7 +402,7 @@ VIEWS = {
         "which tokens each token looks at: one head, the heads of one block, or all",
         'attention "The princess kissed the frog." --layer 3 --head 1 -o head.png',
         show_attention,
-        add_attention_options,
+        add_place_options,
     ),
     "lens": View(
         "what each layer would predict: the logit lens", 'lens "The princess kissed the frog." -o lens.png', show_lens
@@ -433,7 +430,7 @@ VIEWS = {
         "the same head with the mask and without: what a decoder and what an encoder may see",
         'mask "The princess kissed the frog." --layer 2 --head 3',
         show_mask,
-        add_mask_options,
+        partial(add_place_options, default=0),
     ),
 }
 EXAMPLES = "".join(f"  numpy-gpt2 explore {view.example}\n" for view in VIEWS.values())

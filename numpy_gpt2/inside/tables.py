@@ -148,9 +148,11 @@ def attention_weights(gpt2: GPT2, text: Prompt, layer: int | None = None) -> Arr
         `[n_layer, n_head, n_seq, n_seq]`; with a layer, those of its block, `[n_head, n_seq, n_seq]`.
 
     Raises:
-        ValueError: as for `read_ids`, or the result would not be finite numbers. The same holds for the functions
-            below.
+        ValueError: as for `read_ids`, there is no such layer, or the result would not be finite numbers. The same
+            holds for the functions below.
     """
+    if layer is not None:
+        checks.check_whole_number("layer", layer, at_most=gpt2.hparams.n_layer - 1)
     with trace("h*/attn/weights" if layer is None else f"h{layer}/attn/weights") as t:
         checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
     weights = np.concatenate([*t.values()])
@@ -166,6 +168,7 @@ def unmasked_weights(gpt2: GPT2, text: Prompt, layer: int) -> Array:
     Returns:
         `[n_head, n_seq, n_seq]`.
     """
+    checks.check_whole_number("layer", layer, at_most=gpt2.hparams.n_layer - 1)
     with trace([f"h{layer}/attn/q", f"h{layer}/attn/k"]) as t:
         checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
     q, k = t.values()

@@ -239,3 +239,10 @@ def test_labels() -> None:
     ids = tokenizer.encode(" a\n€🦊")
     assert tables.token_labels(tokenizer, ids) == ["␣a", "⏎", "€", "\\xf0\\x9f", "\\xa6", "\\x8a"]
     assert byte_spelling(" ") == "Ġ"
+
+
+@pytest.mark.parametrize("layer", [-1, 6])
+def test_a_block_that_the_model_does_not_have(tiny: GPT2, layer: int) -> None:
+    for function in (tables.attention_weights, tables.unmasked_weights):
+        with pytest.raises(ValueError, match=f"layer must be a whole number, 0 to 5, not {layer}"):
+            function(tiny, "The king", layer)
