@@ -377,8 +377,8 @@ def load(
     if name and not names.is_on_disk(name, models_dir):
         download.download(name, models_dir)
     hparams = config.read_hparams(folder)
-    tokenizer = Tokenizer.load(folder) if find_vocabulary(folder) else None
-    if tokenizer and tokenizer.n_vocab != hparams.n_vocab:
+    tokenizer = Tokenizer.load(folder, hparams.n_vocab) if find_vocabulary(folder) else None
+    if tokenizer and tokenizer.n_text > hparams.n_vocab:
         raise ValueError(
             f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, but the hyperparameters say {hparams.n_vocab}"
         )
