@@ -220,20 +220,11 @@ class Tokenizer:
         [15496, 11241, 11341]
         """
         whole = self.added + self.special if allow_special else self.added
-        if whole:
-            ids = []
-            for part in regex.split(r"(\L<whole>)", text, whole=whole):
-                ids += [self.encoder[part]] if part in whole else self.encode_words(part)
-            return ids
-        return self.encode_words(text)
-
-    def encode_words(self, text: str) -> list[int]:
-        """The token ids of a text in which no token is looked for as a whole.
-
-        Raises:
-            ValueError: as `encode`.
-        """
-        return [id for word in split(text) for id in self._memo[word]]
+        parts = regex.split(r"(\L<whole>)", text, whole=whole) if whole else [text]
+        ids: list[int] = []
+        for number, part in enumerate(parts):  # every second one is a token that was found whole
+            ids += [self.encoder[part]] if number % 2 else [id for word in split(part) for id in self._memo[word]]
+        return ids
 
     def encode_word(self, word: str) -> list[int]:
         """The token ids of a word that `split` gives; `encode` remembers them.
@@ -283,7 +274,7 @@ class Tokenizer:
         """The text of token ids. Bytes that are not UTF-8, such as half a character, become "�".
 
         Raises:
-            ValueError: an id is not in the vocabulary. (An id that only the model has stands for no text.)
+            ValueError: an id is not in the vocabulary.
 
         >>> Tokenizer.gpt2().decode([15496, 11241, 11341])
         'Hello tokenizers'
@@ -292,6 +283,8 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids. A token may end in the middle of a character.
+
+        An id that only the model has stands for no bytes, as in Hugging Face's library.
 
         Raises:
             ValueError: an id is not in the vocabulary.
