@@ -63,6 +63,11 @@ EQUAL: dict[str, dict[str, Any]] = {
     "the map comes after the configuration": two_files(
         special_tokens_map={"pad_token": "<a>"}, tokenizer_config={"pad_token": "<pad>"}
     ),
+    "the map takes a role from a token that is not special then": two_files(
+        added_tokens={"<a>": N, "<pad>": N + 1},
+        special_tokens_map={"pad_token": "<pad>"},
+        tokenizer_config={"pad_token": "<a>"},
+    ),
     "all roles": config(
         mask_token="<mask>", pad_token="<pad>", cls_token="<a>", sep_token="[é]", eos_token="<|im_end|>"
     ),
@@ -166,6 +171,10 @@ EQUAL: dict[str, dict[str, Any]] = {
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a space before the text": (config(add_prefix_space=True), "add_prefix_space is True, but GPT-2's is False"),
+    "a number in place of no": (config(add_prefix_space=0), "add_prefix_space is 0, but GPT-2's is False"),
+    "a line end within the first line of the merges": (
+        {**two_files(), "merges.txt": two_files()["merges.txt"].replace("\n", "\r", 1)}, "'he' is made by no merge"
+    ),
     "a beginning": (config(add_bos_token=True), "add_bos_token is True, but GPT-2's is False"),
     "an end": (config(add_eos_token=True), "add_eos_token is True"),
     "special tokens are text": (config(split_special_tokens=True), "split_special_tokens is True"),
