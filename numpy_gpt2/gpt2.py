@@ -392,8 +392,8 @@ def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:
         FileNotFoundError, ImportError, ValueError: as for `load`.
     """
     hparams = config.read_hparams(folder)
-    tokenizer = Tokenizer.load(folder) if find_vocabulary(folder) else None
-    if tokenizer and tokenizer.n_vocab != hparams.n_vocab:
+    tokenizer = Tokenizer.load(folder, hparams.n_vocab) if find_vocabulary(folder) else None
+    if tokenizer and tokenizer.n_text > hparams.n_vocab:
         raise ValueError(
             f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, but the hyperparameters say {hparams.n_vocab}"
         )

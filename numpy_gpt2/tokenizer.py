@@ -83,6 +83,11 @@ def byte_spelling(text: str) -> str:
     return data.decode("latin-1").translate(BYTE_TO_CHARACTER)
 
 
+def is_spelling(token: str) -> bool:
+    """Whether each character of a token stands for a byte."""
+    return {*map(ord, token)} <= CHARACTER_TO_BYTE.keys()
+
+
 def merge(word: str, ranks: Mapping[str, int]) -> list[str]:
     """Byte-pair encoding of a word: merges the neighbours with the lowest rank until no pair can be merged.
 
@@ -117,8 +122,10 @@ class Tokenizer:
     Args:
         encoder: the id of each token, as in `encoder.json`. The ids are the numbers from 0 on, without gaps.
         merges: pairs of tokens that merge into one, as in the lines of `vocab.bpe`; earlier pairs merge first.
-        special: tokens that no merge makes, such as one for padding that was added in fine-tuning.
-            `<|endoftext|>` need not be named.
+        special: tokens that no merge makes and that stand for no text, such as one for padding that was added in
+            fine-tuning. `<|endoftext|>` need not be named.
+        added: tokens that no merge makes and that any text may hold, such as a word that was added in fine-tuning.
+        n_ids: how many ids the model has, if it has more than there are tokens, as where their number was rounded up.
 
     Attributes:
         n_vocab: the number of tokens.
@@ -128,20 +135,34 @@ class Tokenizer:
         ValueError: encoder and merges are not a vocabulary, or do not belong together.
     """
 
-    def __init__(self, encoder: dict[str, int], merges: list[str], special: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        encoder: dict[str, int],
+        merges: list[str],
+        special: Iterable[str] = (),
+        added: Iterable[str] = (),
+        n_ids: int = 0,
+    ) -> None:
         self.special = tuple(sorted({END_OF_TEXT, *special}))
+        self.added = tuple(sorted({*added}))
         vocabulary.check_vocabulary(
-            vocabulary.Vocabulary(encoder, merges, self.special), alphabet=BYTE_TO_CHARACTER.values()
+            vocabulary.Vocabulary(encoder, merges, self.special, self.added), alphabet=BYTE_TO_CHARACTER.values()
         )
         self.encoder = encoder
-        self.decoder = [
-            byte_spelling(token) if token in self.special else token
-            for token in sorted(encoder, key=encoder.__getitem__)
-        ]
+        # An added token is text, unless each of its characters could stand for a byte; so in Hugging Face's library.
+        spelled = {token: byte_spelling(token) for token in (*self.special, *self.added) if not is_spelling(token)}
+        self.decoder = [spelled.get(token, token) for token in sorted(encoder, key=encoder.__getitem__)]
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.n_vocab = len(encoder)
+        self.n_ids = max(n_ids, self.n_vocab)
         self.end_of_text = encoder[END_OF_TEXT]
         self._memo = memo.Memo(self.encode_word)
+
+    @property
+    def n_text(self) -> int:
+        """How many ids a model needs to read any text in which no added token is found."""
+        whole = {*self.special, *self.added}
+        return 1 + max(id for token, id in self.encoder.items() if token not in whole)
 
     @classmethod
     def gpt2(cls) -> Tokenizer:
@@ -149,8 +170,12 @@ class Tokenizer:
         return cls.load(Path(__file__).parent / "data" / "gpt2")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Tokenizer:
+    def load(cls, folder: str | Path, n_ids: int = 0) -> Tokenizer:
         """The tokenizer of a model's folder, from the files that `text.vocabulary` names.
+
+        Args:
+            folder: the folder.
+            n_ids: how many ids the model has, if it has more than there are tokens.
 
         Raises:
             FileNotFoundError: one of the files is missing.
@@ -160,19 +185,25 @@ class Tokenizer:
         folder = Path(folder)
         parts = vocabulary.read_vocabulary(folder)
         try:
-            return cls(*parts)
+            if END_OF_TEXT not in parts.special:
+                raise ValueError(f"{END_OF_TEXT} is not one of the special tokens")
+            return cls(*parts, n_ids)
         except ValueError as error:
             files = " and ".join(file.name for file in vocabulary.find_vocabulary(folder))
             raise ValueError(f"{files} in {folder} do not make a tokenizer: {error}") from None
 
-    def save(self, folder: str | Path) -> None:
-        """Writes the vocabulary as Hugging Face's `vocab.json` and `merges.txt`; their tokenizers read it, and `load`.
+    def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
+        """Writes Hugging Face's `vocab.json`, `merges.txt` and `tokenizer_config.json`, for their library and `load`.
+
+        Args:
+            folder: the folder.
+            model_max_length: the most tokens that the model can see.
 
         Raises:
             OSError: a file cannot be written.
         """
-        added = tuple(token for token in self.special if token != END_OF_TEXT)
-        vocabulary.write_vocabulary(Path(folder), vocabulary.Vocabulary(self.encoder, [*self.ranks], added))
+        parts = vocabulary.Vocabulary(self.encoder, [*self.ranks], self.special, self.added)
+        vocabulary.write_vocabulary(Path(folder), parts, model_max_length)
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """The token ids of a text.
@@ -188,12 +219,12 @@ class Tokenizer:
         >>> Tokenizer.gpt2().encode("Hello tokenizers")
         [15496, 11241, 11341]
         """
-        if allow_special:
-            ids = []
-            for part in regex.split(r"(\L<special>)", text, special=self.special):
-                ids += [self.encoder[part]] if part in self.special else self.encode(part)
-            return ids
-        return [id for word in split(text) for id in self._memo[word]]
+        whole = self.added + self.special if allow_special else self.added
+        parts = regex.split(r"(\L<whole>)", text, whole=whole) if whole else [text]
+        ids: list[int] = []
+        for number, part in enumerate(parts):  # every second one is a token that was found whole
+            ids += [self.encoder[part]] if number % 2 else [id for word in split(part) for id in self._memo[word]]
+        return ids
 
     def encode_word(self, word: str) -> list[int]:
         """The token ids of a word that `split` gives; `encode` remembers them.
@@ -253,6 +284,8 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids. A token may end in the middle of a character.
 
+        An id that only the model has stands for no bytes, as in Hugging Face's library.
+
         Raises:
             ValueError: an id is not in the vocabulary.
         """
@@ -260,7 +293,7 @@ class Tokenizer:
         for id in ids:
             if not isinstance(id, numbers.Integral):
                 raise ValueError(f"token ids must be one row of whole numbers, but one of them is {id!r}")
-            if not 0 <= id < self.n_vocab:
-                raise ValueError(f"token id {id} is outside the vocabulary, which has the ids 0 to {self.n_vocab - 1}")
-        characters = "".join([self.decoder[id] for id in ids])
+            if not 0 <= id < self.n_ids:
+                raise ValueError(f"token id {id} is outside the vocabulary, which has the ids 0 to {self.n_ids - 1}")
+        characters = "".join([self.decoder[id] for id in ids if id < self.n_vocab])
         return characters.translate(CHARACTER_TO_BYTE).encode("latin-1")

@@ -18,7 +18,8 @@ from numpy_gpt2.decoding.row import Row
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.hub.names import is_on_disk, model_folder
 from numpy_gpt2.inside import tables
-from numpy_gpt2.params import Array, count_params, named_arrays
+from numpy_gpt2.params import Array, HParams, count_params, named_arrays
+from numpy_gpt2.tokenizer import Tokenizer
 
 TINY = model_folder("tiny")
 PROMPTS = ["Once upon a time", "The king", "\n\nThere was", "It's 3 o'clock, said the fox; ", "née 昔々 🙂", ""]
@@ -240,6 +241,50 @@ class TestNames:
             shutil.copy(TINY.parent / "gpt2" / file, folder / file)
         with pytest.raises(ValueError, match="the vocabulary has 50257 tokens, but the hyperparameters say 4096"):
             numpy_gpt2.load(folder)
+
+    @pytest.mark.parametrize("n_vocab", [4096, 4224])
+    def test_a_model_may_have_more_ids_than_tokens_or_fewer(self, tmp_path: Path, n_vocab: int) -> None:
+        """As transformers leaves it, where the vocabulary is padded to a multiple, or not resized for a new token."""
+        transformers = pytest.importorskip("transformers")
+        numpy_gpt2.save(with_vocabulary_of_tiny(n_vocab), tmp_path)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        theirs.add_special_tokens({"pad_token": "<pad>"})
+        theirs.save_pretrained(tmp_path)
+        ours = numpy_gpt2.load(tmp_path)
+        assert ours.hparams.n_vocab == n_vocab
+        assert ours.tokenizer
+        assert ours.tokenizer.encode("The<pad>", allow_special=True) == theirs.encode("The<pad>")
+        ids = [*range(4000, max(n_vocab, 4097))]
+        assert ours.tokenizer.decode(ids) == theirs.decode(ids)
+        with pytest.raises(ValueError, match=f"token id {ids[-1] + 1} is outside the vocabulary"):
+            ours.tokenizer.decode([ids[-1] + 1])
+        assert isinstance(ours.generate("The king", max_new_tokens=5, seed=0), str)
+
+    def test_transformers_gives_the_special_tokens_of_a_saved_model_their_ids(self, tmp_path: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        model = with_vocabulary_of_tiny(4100)
+        assert model.tokenizer
+        old = sorted(model.tokenizer.encoder, key=model.tokenizer.encoder.__getitem__)
+        tokens = ["<first>", *old[:2000], "<middle>", "word", *old[2000:], "<last>"]
+        encoder = {token: id for id, token in enumerate(tokens)}
+        special = ("<first>", "<middle>", "<last>")
+        model.tokenizer = Tokenizer(encoder, [*model.tokenizer.ranks], special, added=["word"])
+        numpy_gpt2.save(model, tmp_path)
+        again, theirs = numpy_gpt2.load(tmp_path).tokenizer, transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert again
+        text = "The <first> king<middle> has words<last><|endoftext|>"
+        for allowed in True, False:
+            ids = model.tokenizer.encode(text, allowed)
+            assert ids == again.encode(text, allowed) == theirs.encode(text, split_special_tokens=not allowed)
+        assert [theirs.convert_tokens_to_ids(token) for token in special] == [0, 2001, 4099]
+        assert theirs.decode(theirs.encode("The<middle> king"), skip_special_tokens=True) == "The king"
+
+
+def with_vocabulary_of_tiny(n_vocab: int) -> GPT2:
+    """A small random model with so many ids, and the vocabulary of tiny, which has 4096 tokens."""
+    model = numpy_gpt2.init(HParams(n_vocab=n_vocab, n_ctx=32, n_embd=8, n_head=2, n_layer=1))
+    model.tokenizer = Tokenizer.load(TINY)
+    return model
 
 
 @pytest.fixture(scope="module")

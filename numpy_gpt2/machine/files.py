@@ -23,15 +23,20 @@ WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # how file systems 
 SAVING, SAVED = ".numpy_gpt2.saving", ".numpy_gpt2.saved"
 
 
-def read_text(file: Path) -> str:
-    """Reads a text file, with any line ends and without the byte order mark that it may begin with.
+def read_text(file: Path, newline: str | None = None) -> str:
+    """Reads a text file, without the byte order mark that it may begin with.
+
+    Args:
+        file: the file.
+        newline: as for `open`; by default, every line end is read as a line feed.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not UTF-8.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig", newline=newline) as opened:
+            return opened.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"{file.name} is missing in {file.parent}") from None
     except UnicodeDecodeError as error:

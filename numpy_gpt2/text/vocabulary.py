@@ -4,19 +4,46 @@
     vocab.json, merges.txt      the same two files by Hugging Face's names
     tokenizer.json              everything in one file, as Hugging Face's `tokenizers` writes it
 
-A folder needs one of the three.
+A folder needs one of the three. The tokens that no merge makes are described beside them, as `added_tokens` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..machine.files import read_json, read_text, write_atomically, write_json
+from ..machine.files import read_json, read_object, read_text, write_atomically, write_json
+from .added_tokens import ADDED, CONFIG, GPT2_ROLES, AddedToken, overlaps, read_added_tokens, read_if_there, read_token
 
 LAYOUTS = (("encoder.json", "vocab.bpe"), ("tokenizer.json",), ("vocab.json", "merges.txt"))
-ADDED = "added_tokens.json"  # beside vocab.json: the tokens that are not in it
+
+# The settings that change which ids a text has or which text ids have, each with the values that mean GPT-2. Absent or
+# null is None. What else the files say has no effect on a tokenizer of bytes, or none in transformers.
+BACKENDS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that go by `tokenizer.json` alone
+CONFIG_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "tokenizer_class": (None, "GPT2Tokenizer", "GPT2TokenizerFast", *BACKENDS),
+    **dict.fromkeys(("add_prefix_space", "add_bos_token", "add_eos_token", "split_special_tokens"), (None, False)),
+    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": (None, False),
+    **dict.fromkeys(("auto_map", "fast_tokenizer_files", "init_inputs", "vocab", "merges"), (None,)),
+}
+TOKENIZER_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "version": ("1.0",),
+    "normalizer": (None,),
+    "pre_tokenizer.type": ("ByteLevel",),
+    "pre_tokenizer.add_prefix_space": (False,),
+    "pre_tokenizer.use_regex": (None, True),
+    "post_processor.type": (None, "ByteLevel", "TemplateProcessing"),
+    "post_processor.single": (None, [{"Sequence": {"id": "A", "type_id": 0}}]),  # the text with nothing around it
+    "decoder.type": ("ByteLevel",),
+    "model.type": ("BPE",),
+    "model.dropout": (None, 0.0),
+    "model.continuing_subword_prefix": (None, ""),
+    "model.end_of_word_suffix": (None, ""),
+    "model.ignore_merges": (None, False),
+}
 
 
 class Vocabulary(NamedTuple):
@@ -24,7 +51,8 @@ class Vocabulary(NamedTuple):
 
     encoder: dict[str, int]  # the id of each token
     merges: list[str]  # pairs of tokens, separated by a space; earlier pairs merge first
-    special: tuple[str, ...] = ()  # tokens added in fine-tuning that stand for no text, such as one for padding
+    special: tuple[str, ...] = ()  # tokens that no merge makes, and that a text holds only where that is allowed
+    added: tuple[str, ...] = ()  # tokens that no merge makes, and that any text may hold
 
 
 def find_vocabulary(folder: Path, whole: bool = False) -> list[Path]:
@@ -54,15 +82,72 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         raise FileNotFoundError(
             f"there is no vocabulary in {folder}: neither " + " nor ".join(" and ".join(layout) for layout in LAYOUTS)
         )
+    has_own_class = uses_backend(folder)
     if len(files) == 1:
-        return read_tokenizer_json(files[0])
-    encoder = read_tokens(files[0])
-    merges = read_merges(files[1])
-    added = folder / ADDED
-    if not added.exists():
-        return Vocabulary(encoder, merges)
-    special = read_tokens(added)
-    return Vocabulary({**encoder, **special}, merges, tuple(special))
+        content = read_object(files[0])
+        check_settings(files[0], content, TOKENIZER_SETTINGS)
+        encoder, merges, listed = read_tokenizer_json(files[0], content)
+        defaults = {"pad_token": look_up(content, "padding.pad_token")} if has_own_class else GPT2_ROLES
+    elif has_own_class:
+        raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a tokenizer.json")
+    else:
+        encoder, merges, listed, defaults = read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
+    tokens = read_added_tokens(folder, listed, defaults)
+    return Vocabulary(
+        number_tokens(folder, encoder, tokens),
+        merges,
+        special=tuple(token.content for token in tokens if token.special),
+        added=tuple(token.content for token in tokens if not token.special),
+    )
+
+
+def uses_backend(folder: Path) -> bool:
+    """Whether transformers would read all of `tokenizer.json`, and not only what GPT2Tokenizer needs.
+
+    Raises:
+        ValueError: `tokenizer_config.json` is not what its name says, or describes another kind of tokenizer.
+    """
+    config = read_if_there(folder / CONFIG)
+    if config.get("tokenizer_class") is None:
+        config["tokenizer_class"] = read_if_there(folder / "config.json").get("tokenizer_class")
+    check_settings(folder / CONFIG, config, CONFIG_SETTINGS)
+    return config["tokenizer_class"] in BACKENDS
+
+
+def check_settings(file: Path, content: Mapping[str, Any], settings: Mapping[str, tuple[Any, ...]]) -> None:
+    """Checks that each setting in a file has one of the values that mean GPT-2.
+
+    Raises:
+        ValueError: a setting has another value.
+    """
+    for path, accepted in settings.items():
+        value = look_up(content, path)
+        if not any(value == other and type(value) is type(other) for other in accepted):  # 0 is not False
+            raise ValueError(f"{file}: {path} is {value!r}, but GPT-2's is {accepted[-1]!r}")
+
+
+def look_up(content: Any, path: str) -> Any:
+    """The value under a path such as `model.type`; None if there is none."""
+    for name in path.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def number_tokens(folder: Path, encoder: Mapping[str, int], tokens: Iterable[AddedToken]) -> dict[str, int]:
+    """The vocabulary together with the added tokens that are not in it, which get the next ids, as in transformers.
+
+    Raises:
+        ValueError: a file gives another id to an added token.
+    """
+    numbered = dict(encoder)
+    for token in tokens:
+        id = numbered.setdefault(token.content, len(numbered))
+        if token.id not in (None, id):
+            raise ValueError(
+                f"the files in {folder} give the added token {token.content!r} the id {token.id}, but transformers "
+                f"gives it the id {id}: write the token into the vocabulary under the right id"
+            )
+    return numbered
 
 
 def read_tokens(file: Path) -> dict[str, int]:
@@ -72,7 +157,15 @@ def read_tokens(file: Path) -> dict[str, int]:
         FileNotFoundError: there is no such file.
         ValueError: the file holds something else.
     """
-    tokens = read_json(file)
+    return check_tokens(file, read_json(file))
+
+
+def check_tokens(file: Path, tokens: Any) -> dict[str, int]:
+    """The tokens with their ids that a file gives.
+
+    Raises:
+        ValueError: it gives something else.
+    """
     if not isinstance(tokens, dict) or not all(type(id) is int for id in tokens.values()):
         raise ValueError(f"{file} must give a whole number for each token")
     return tokens
@@ -85,57 +178,66 @@ def read_merges(file: Path) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not text in UTF-8.
     """
-    return [line for line in read_text(file).split("\n") if line and not line.startswith("#version")]
+    lines = read_text(file, newline="").removesuffix("\n").split("\n")  # a "\r" alone ends no line in transformers
+    return [line.removesuffix("\r") for line in lines if not line.startswith("#version")]
 
 
-def read_tokenizer_json(file: Path) -> Vocabulary:
-    """Reads the vocabulary in a `tokenizer.json`.
+def read_tokenizer_json(file: Path, content: dict[str, Any]) -> tuple[dict[str, int], list[str], list[AddedToken]]:
+    """The vocabulary, the merges and the added tokens that a `tokenizer.json` describes.
 
     Raises:
-        ValueError: the file describes another kind of tokenizer than GPT-2's, or no tokenizer.
+        ValueError: it describes something else.
     """
-    content = read_json(file)
+    encoder = check_tokens(file, look_up(content, "model.vocab"))
     try:
-        model, pre_tokenizer = content["model"], content["pre_tokenizer"] or {}
-        described = {
-            "model.type": (model["type"], "BPE"),
-            "model.ignore_merges": (model.get("ignore_merges", False), False),
-            "normalizer": ((content.get("normalizer") or {}).get("type"), None),
-            "pre_tokenizer.type": (pre_tokenizer.get("type"), "ByteLevel"),
-            "pre_tokenizer.add_prefix_space": (pre_tokenizer.get("add_prefix_space"), False),
-            "pre_tokenizer.use_regex": (pre_tokenizer.get("use_regex", True), True),
-        }
-        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-        special = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
-        vocabulary = Vocabulary({**model["vocab"], **special}, merges, tuple(special))
-    except (KeyError, TypeError, AttributeError) as error:
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in content["model"]["merges"]]
+        merges = [" ".join((left, right)) for left, right in pairs]
+        listed = [(token, token["id"]) for token in content["added_tokens"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} does not describe a tokenizer ({type(error).__name__}: {error})") from None
-    for name, (value, expected) in described.items():
-        if value != expected:
-            raise ValueError(f"{file}: {name} is {value!r}, but GPT-2's is {expected!r}")
-    return vocabulary
+    return encoder, merges, [read_token(file, token, id) for token, id in listed]
 
 
-def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    """Writes `vocab.json`, `merges.txt` and, if there are added tokens, `added_tokens.json`.
+def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int | None = None) -> None:
+    """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json`.
 
     Files of these names in the folder are replaced.
+
+    Args:
+        folder: the folder, which must exist.
+        vocabulary: what to write. All tokens are in `vocab.json`, so that transformers gives no new id to any.
+        model_max_length: the most tokens that the model can see, for transformers to warn of longer texts.
 
     Raises:
         OSError: a file cannot be written.
     """
-    encoder, merges, special = vocabulary
-    write_json(folder / "vocab.json", {token: id for token, id in encoder.items() if token not in special})
+    encoder, merges, special, added = vocabulary
+    flags = {"lstrip": False, "rstrip": False, "single_word": False}
+    described = {
+        str(encoder[token]): {
+            "content": token,
+            "special": token in special,
+            "normalized": token not in special,
+            **flags,
+        }
+        for token in sorted({*special, *added}, key=encoder.__getitem__)
+    }
+    config = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        **GPT2_ROLES,
+        **({"model_max_length": model_max_length} if model_max_length else {}),
+        "added_tokens_decoder": described,
+    }
+    write_json(folder / "vocab.json", encoder)
     text = "\n".join(["#version: 0.2", *merges, ""])
     write_atomically(folder / "merges.txt", lambda file: file.write_bytes(text.encode()))
-    if special:
-        write_json(folder / ADDED, {token: encoder[token] for token in special})
-    else:
-        (folder / ADDED).unlink(missing_ok=True)
+    write_json(folder / CONFIG, config, indent=2)
+    (folder / ADDED).unlink(missing_ok=True)
 
 
 def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
-    """Checks that the tokens are exactly these: one for each byte, one for each merge, and the special ones.
+    """Checks that the tokens are exactly these: one for each byte, one for each merge, and the added ones.
 
     So a file that was cut short is noticed. With such a file, the same text would become other tokens.
 
@@ -146,18 +248,23 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
     Raises:
         ValueError: something is missing, or does not belong.
     """
-    encoder, merges, special = vocabulary
+    encoder, merges, special, added = vocabulary
     alphabet = {*alphabet}
     if not isinstance(encoder, dict) or {*map(type, encoder.values())} != {int}:
         raise ValueError("the vocabulary must give a whole number for each token")
     if sorted(encoder.values()) != [*range(len(encoder))]:
         raise ValueError(f"the ids of the {len(encoder)} tokens must be the numbers 0 to {len(encoder) - 1}")
     for number, line in enumerate(merges, start=1):
-        if line.count(" ") != 1:
+        if line.count(" ") != 1 or line != line.strip(" "):
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
+    if len({*merges}) < len(merges):
+        raise ValueError(f"the merge {Counter(merges).most_common(1)[0][0]!r} is there twice")
     if strange := {*"".join(merges)} - {*alphabet, " "}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special}
+    for first, second in itertools.product(added, special):
+        if overlaps(first, second):
+            raise ValueError(f"the added token {first!r} overlaps the special token {second!r}")
+    expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special, *added}
     if expected != encoder.keys():
         odd = min(expected ^ encoder.keys())
         raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .. import checks
 from ..machine.files import read_object, write_json
 from ..params import HParams
-from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..tokenizer import Tokenizer
 
 WRITTEN_BY = "numpy_gpt2"  # marks a config.json that this package wrote
 
@@ -240,11 +240,4 @@ def write_configs(
     write_json(folder / "config.json", config, indent=2)
     if tokenizer is None:
         return
-    tokenizer.save(folder)
-    tokenizer_config = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "add_prefix_space": False,
-        "model_max_length": hparams.n_ctx,
-        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),
-    }
-    write_json(folder / "tokenizer_config.json", tokenizer_config, indent=2)
+    tokenizer.save(folder, model_max_length=hparams.n_ctx)

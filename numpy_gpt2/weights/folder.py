@@ -31,7 +31,8 @@ from ..machine.files import (
     write_atomically,
 )
 from ..params import Array, HParams, Linear, Params, build, count_params, named_arrays, shapes
-from ..text.vocabulary import ADDED, find_vocabulary
+from ..text.added_tokens import ADDED, CONFIG
+from ..text.vocabulary import find_vocabulary
 from ..tokenizer import Tokenizer
 from . import tensorflow
 from .config import check_multiple_choice, is_tied, is_written_here, write_configs
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 TENSORS = "model.safetensors"
 
 # The files that `save` writes, some of them only for a model with a vocabulary.
-WRITTEN_FILES = (TENSORS, "config.json", "tokenizer_config.json", "vocab.json", "merges.txt", ADDED)
+WRITTEN_FILES = (TENSORS, "config.json", CONFIG, "vocab.json", "merges.txt", ADDED)
 
 # The multiple-choice head of GPT2DoubleHeadsModel.
 SUMMARY = "multiple_choice_head.summary"
