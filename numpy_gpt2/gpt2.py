@@ -359,11 +359,13 @@ def load(
     """Loads a model. A model with a name is downloaded first if it is not on disk, after a line that says its size.
 
     Args:
-        name_or_folder: a name (`tiny`, which comes with the package, `124M`, `355M`, `774M`, `1558M`,
-            `distilgpt2`, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`), or a folder with OpenAI's files or
-            with those that Hugging Face's `save_pretrained` writes.
+        name_or_folder: a name: `tiny`, which comes with the package; `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`
+            or `distilgpt2` from Hugging Face's hub; `owner/name` or `owner/name@revision` for any other GPT-2
+            there; `124M`, `355M`, `774M` or `1558M` for OpenAI's checkpoint, which TensorFlow reads. Or a folder
+            with OpenAI's files or with those that Hugging Face's `save_pretrained` writes.
         models_dir: the folder that holds the models with a name, each in a folder of its name; by default the
-            environment's `NUMPY_GPT2_MODELS`, or else a folder in the user's cache.
+            environment's `NUMPY_GPT2_MODELS`, or else a folder in the user's cache. A model that is in the user's
+            Hugging Face cache is used from there.
         dtype: `"float32"`, or `"float64"` for twice the precision at half the speed.
         backend: where to compute: `"numpy"`, or `"cupy"` for a GPU; by default the environment's
             `NUMPY_GPT2_BACKEND`, or else NumPy.
@@ -378,10 +380,7 @@ def load(
     """
     backend = backends.choose_backend(backend)
     dtype = checks.float_dtype(dtype)
-    folder = names.model_folder(name_or_folder, models_dir)
-    name = names.model_name(name_or_folder)
-    if name and not names.is_on_disk(name, models_dir):
-        download.download(name, models_dir)
+    folder = download.locate_or_download(name_or_folder, models_dir)
     return folders.read_whole(folder, lambda current: read(current, os.fspath(name_or_folder), dtype)).to(backend)
 
 

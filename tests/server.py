@@ -8,7 +8,7 @@ import hashlib
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -21,6 +21,7 @@ class Request(NamedTuple):
     path: str
     range: str | None  # the header
     status: int  # of the response
+    authorization: str | None = None  # the header
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Fault:
     total: str | None = None  # give this as the size of the whole file in a Content-Range
     nameless: bool = False  # do not send the ETag
     part_md5: str | None = None  # send this as the Content-MD5 of a range
+    endless: bool = False  # send the content over and over
 
 
 @dataclass
@@ -53,15 +55,85 @@ class Store:
     head_length: str | None = None  # the Content-Length in the response to HEAD, if not the true one; empty for none
     lengths: bool = True  # whether responses have a Content-Length
     redirect: bool = False  # whether to redirect, as Hugging Face's hub does, with a hash of the file
+    elsewhere: str = ""  # the address of the server to redirect to, if it is another one
     redirect_loop: bool = False  # whether to redirect HEAD to the same address, without end
     headers: dict[str, str] = field(default_factory=dict)  # further headers
     requests: list[Request] = field(default_factory=list)  # all requests so far
     sent: Callable[[str, int], object] = lambda path, n: None  # called with a path and the number of bytes sent so far
+    # called with a path and the header Authorization; returns the status and headers of a refusal
+    refusal: Callable[[str, str | None], tuple[int, dict[str, str]] | None] = lambda path, token: None
     closing: threading.Event = field(default_factory=threading.Event)  # set when the server shuts down
+
+    def redirects(self, path: str) -> bool:
+        """Whether the answer to a request is a redirect."""
+        return self.redirect and not path.startswith("/elsewhere")
 
     def of(self, path: str, method: str = "GET") -> list[Request]:
         """The requests for one path."""
         return [request for request in self.requests if (request.method, request.path) == (method, path)]
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"  # the version of each repository of the hub's double
+
+
+class Hub(Store):
+    """A server that behaves as Hugging Face's hub does: its addresses, redirects of large files, headers, refusals.
+
+    Args:
+        repositories: the files of each repository, by its name; each repository has one version.
+        gated: the repositories that only somebody with the token may read.
+        private: those that exist only for somebody with the token.
+        token: the token.
+    """
+
+    def __init__(
+        self,
+        repositories: dict[str, dict[str, bytes]],
+        gated: Sequence[str] = (),
+        private: Sequence[str] = (),
+        token: str = "",
+    ) -> None:
+        files = {
+            f"/{repository}/resolve/{revision}/{name}": content
+            for repository, contents in repositories.items()
+            for name, content in contents.items()
+            for revision in ("main", COMMIT)
+        }
+        super().__init__(files=files, md5=False, headers={"X-Repo-Commit": COMMIT}, refusal=self.refuse)
+        self.elsewhere_store = Store(files=self.files, md5=False)  # to be served as well, and given as `elsewhere`
+        self.repositories, self.gated, self.private, self.bearer = repositories, gated, private, f"Bearer {token}"
+
+    def put(self, repository: str, name: str, content: bytes) -> None:
+        """Adds a file to a repository, or replaces it."""
+        self.repositories[repository][name] = content
+        self.files |= dict.fromkeys((f"/{repository}/resolve/{each}/{name}" for each in ("main", COMMIT)), content)
+
+    def remove(self, repository: str, name: str) -> None:
+        """Removes a file from a repository."""
+        del self.repositories[repository][name]
+        for revision in ("main", COMMIT):
+            del self.files[f"/{repository}/resolve/{revision}/{name}"]
+
+    def redirects(self, path: str) -> bool:
+        return path.endswith(".safetensors") and not path.startswith("/elsewhere")
+
+    def refuse(self, path: str, authorization: str | None) -> tuple[int, dict[str, str]] | None:
+        """The hub's answer if somebody may not have a file, or there is none."""
+        if path.startswith("/elsewhere"):
+            return None
+        repository, _, rest = path.strip("/").partition("/resolve/")
+        if authorization not in (None, self.bearer):
+            return 401, {"X-Error-Message": "Invalid credentials in Authorization header"}
+        if repository not in self.repositories or (repository in self.private and not authorization):
+            return 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."}
+        if repository in self.gated and not authorization:
+            message = f"Access to model {repository} is restricted. You must have access to it and be authenticated."
+            return 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message}
+        if rest.partition("/")[0] not in ("main", COMMIT):
+            return 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
+        if path not in self.files:
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
+        return None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,6 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
+        if self.refused():
+            return
         if self.store.refuse_head:
             self.answer(self.store.refuse_head, {"Content-Length": "0"})
         elif self.store.redirect_loop:
@@ -88,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         store, path = self.store, self.file()
-        if self.redirected():
+        if self.refused() or self.redirected():
             return
         content = store.files.get(path)
         fault = store.faults[path].pop(0) if store.faults.get(path) else Fault()
@@ -122,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, path: str, body: bytes, fault: Fault) -> None:
         stop = fault.cut if fault.cut is not None else fault.stall
         with contextlib.suppress(OSError):  # the client has closed the connection
+            while fault.endless and not self.store.closing.is_set():
+                self.wfile.write(body)
             for i in range(0, len(body[:stop]), 1000):
                 self.wfile.write(body[:stop][i : i + 1000])
                 self.store.sent(path, i + 1000)
@@ -133,12 +209,24 @@ class Handler(BaseHTTPRequestHandler):
     def file(self) -> str:
         return self.path.removeprefix("/elsewhere")
 
+    def refused(self) -> bool:
+        refusal = self.store.refusal(self.path, self.headers.get("Authorization"))
+        if refusal:
+            self.answer(refusal[0], {"Content-Length": "0", **refusal[1]})
+        return bool(refusal)
+
     def redirected(self) -> bool:
         content = self.store.files.get(self.path)
-        if not self.store.redirect or content is None or self.path.startswith("/elsewhere"):
+        if content is None or not self.store.redirects(self.path):
             return False
-        sha256 = hashlib.sha256(content).hexdigest()
-        self.answer(302, {"Location": f"/elsewhere{self.path}", "X-Linked-ETag": f'"{sha256}"', "Content-Length": "0"})
+        headers = {
+            **self.store.headers,
+            "Location": f"{self.store.elsewhere}/elsewhere{self.path}",
+            "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Linked-Size": str(len(content)),
+            "Content-Length": "0",
+        }
+        self.answer(302, headers)
         return True
 
     def describe(self, content: bytes) -> dict[str, str]:
@@ -158,7 +246,8 @@ class Handler(BaseHTTPRequestHandler):
         return int(requested[1]) if requested and (same or not self.store.if_range) and self.store.ranges else None
 
     def answer(self, status: int, headers: dict[str, str]) -> None:
-        self.store.requests.append(Request(self.command, self.path, self.headers.get("Range"), status))
+        request = Request(self.command, self.path, self.headers.get("Range"), status, self.headers.get("Authorization"))
+        self.store.requests.append(request)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -143,15 +143,23 @@ class TestNames:
     @pytest.fixture(autouse=True)
     def models_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv("NUMPY_GPT2_MODELS", str(tmp_path / "models"))
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "huggingface"))
         monkeypatch.chdir(tmp_path)
         return tmp_path / "models"
 
-    @pytest.mark.parametrize(
-        ("alias", "name"),
-        [("gpt2", "124M"), ("gpt2-medium", "355M"), ("gpt2-large", "774M"), ("gpt2-xl", "1558M")],
-    )
-    def test_an_alias_is_the_same_model(self, models_dir: Path, alias: str, name: str) -> None:
-        assert model_folder(alias) == model_folder(name) == models_dir / name
+    @pytest.mark.parametrize(("name", "other"), [("gpt2", "124M"), ("124M", "gpt2"), ("gpt2-xl", "1558M")])
+    def test_a_model_that_is_there_through_the_other_door_is_used(
+        self, models_dir: Path, downloaded: list[str], caplog: pytest.LogCaptureFixture, name: str, other: str
+    ) -> None:
+        shutil.copytree(TINY, models_dir / other)
+        with caplog.at_level("DEBUG", "numpy_gpt2"):
+            assert numpy_gpt2.load(name).hparams.n_vocab == 4096
+        assert downloaded == []
+        assert caplog.messages == [f"{name} is loaded from {models_dir / other}"]
+        shutil.copytree(TINY, models_dir / name)
+        caplog.clear()
+        numpy_gpt2.load(name)
+        assert caplog.messages == []
 
     @pytest.mark.parametrize("name", ["124M", "gpt2", "distilgpt2"])
     def test_a_model_is_loaded_from_the_folder_of_its_name(self, models_dir: Path, name: str) -> None:
@@ -181,7 +189,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["125M", "", "gpt3", "tiny2", "a\0b"])
     def test_an_unknown_name_is_refused_with_the_known_ones(self, name: str) -> None:
-        with pytest.raises(ValueError, match="there is no model .*tiny, 124M, 355M.*gpt2-xl"):
+        with pytest.raises(ValueError, match="there is no model .*tiny, gpt2, gpt2-medium,.*1558M, and owner/name"):
             numpy_gpt2.load(name)
 
     @pytest.fixture
@@ -189,18 +197,18 @@ class TestNames:
         """The names of the models that were downloaded; in place of each comes tiny."""
         names = []
 
-        def download(name: str, models_dir: str | None = None) -> None:
+        def download(name: str, models_dir: str | None = None) -> Path:
             names.append(name)
-            shutil.copytree(TINY, model_folder(name, models_dir), dirs_exist_ok=True)
+            return shutil.copytree(TINY, model_folder(name, models_dir), dirs_exist_ok=True)
 
         monkeypatch.setattr("numpy_gpt2.hub.download.download", download)
         return names
 
     def test_a_model_that_is_not_on_disk_is_downloaded(self, downloaded: list[str], tmp_path: Path) -> None:
         assert numpy_gpt2.load("gpt2").hparams.n_vocab == 4096
-        assert numpy_gpt2.load("124M").hparams.n_vocab == 4096
+        assert numpy_gpt2.load("gpt2").hparams.n_vocab == 4096
         assert numpy_gpt2.load("124M", tmp_path / "elsewhere").hparams.n_vocab == 4096
-        assert downloaded == ["124M", "124M"]
+        assert downloaded == ["gpt2", "124M"]
 
     @pytest.mark.parametrize("file", ["hparams.json", "vocab.bpe", "model.safetensors"])
     def test_an_incomplete_model_is_downloaded(self, models_dir: Path, downloaded: list[str], file: str) -> None:
@@ -228,6 +236,15 @@ class TestNames:
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("USERPROFILE", str(tmp_path))
         assert model_folder("~/mine") == model_folder(Path("~/mine")) == tmp_path / "mine"
+
+    def test_a_string_that_could_be_a_repository_is_a_folder_if_there_is_one(
+        self, tmp_path: Path, downloaded: list[str]
+    ) -> None:
+        shutil.copytree(TINY, tmp_path / "owner" / "name")
+        assert numpy_gpt2.load("owner/name").hparams.n_vocab == 4096
+        assert downloaded == []
+        numpy_gpt2.load("owner/other@v1")
+        assert downloaded == ["owner/other@v1"]
 
     @pytest.mark.parametrize("folder", ["./nowhere", "./124M", Path("tiny")], ids=str)
     def test_a_folder_that_does_not_exist(self, folder: str | Path) -> None:

@@ -15,8 +15,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         metavar="NAME",
-        help="tiny, 124M, 355M, 774M, 1558M, distilgpt2, or a folder; a model that is not on disk is downloaded first "
-        "(default: 124M if it is on disk, otherwise tiny, a small model that comes with the package)",
+        help="tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name for any GPT-2 on Hugging Face's "
+        "hub; 124M, 355M, 774M, 1558M for OpenAI's checkpoints; or a folder. A model that is not on disk is downloaded "
+        "first (default: gpt2 if it is on disk, otherwise tiny, a small model that comes with the package)",
     )
     add_models_dir(group)
     group.add_argument(

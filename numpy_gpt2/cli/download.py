@@ -1,19 +1,23 @@
-"""`numpy-gpt2 download`: fetches released models."""
+"""`numpy-gpt2 download`: fetches models."""
 
 from __future__ import annotations
 
 import argparse
 
-from ..hub.download import describe_models, download
-from ..hub.names import ALIASES, EMBEDDED, NAMES, PARAMETERS, model_folder
+from ..hub import fetch  # noqa: F401  imported here, so that Ctrl-C while it is imported ends the command silently
+from ..hub.download import download
+from ..hub.listing import describe_models, repositories
+from ..hub.names import EMBEDDED, NAMES, PARAMETERS, model_folder, source
 from .arguments import add_message_options, add_models_dir
 
-HELP = "fetch a released model"
+HELP = "fetch a model"
 DESCRIPTION = (
-    "Fetch released GPT-2 models. Files that are complete are not fetched again; an interrupted download is resumed."
+    "Fetch GPT-2 models. Files that are intact are not fetched again; an interrupted download is resumed. The names "
+    "gpt2 to gpt2-xl fetch the released weights from Hugging Face's hub, 124M to 1558M the same weights as OpenAI's "
+    "original checkpoints, which need TensorFlow once."
 )
 EXAMPLES = """\
-  numpy-gpt2 download 124M
+  numpy-gpt2 download gpt2
   numpy-gpt2 download distilgpt2 --models-dir models
   numpy-gpt2 download --list
 """
@@ -25,9 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "names",
         metavar="NAME",
         nargs="*",
-        help=f"{', '.join(NAMES)}, a name that Hugging Face uses for one of them ({', '.join(ALIASES)}), or all",
+        help=f"{', '.join(NAMES)}; owner/name or owner/name@revision, for any GPT-2 on the hub; or all, from gpt2 to "
+        "distilgpt2",
     )
-    parser.add_argument("--list", action="store_true", help="only show which models are on disk, their size and folder")
+    parser.add_argument(
+        "--list", action="store_true", help="only show which models are on disk, and what could be deleted"
+    )
     add_models_dir(parser)
     add_message_options(parser)
     parser.add_argument(
@@ -51,12 +58,12 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         args.parser.error(str(error))
     if args.list:
-        print(describe_models(names or NAMES, args.models_dir))
+        print(describe_models(names or [*NAMES, *repositories(args.models_dir)], args.models_dir))
         return
     for name in names:
-        if name != EMBEDDED:
-            download(name, args.models_dir, args.base_url, args.verify)
-        print(f"{name} is in {model_folder(name, args.models_dir)}", flush=True)
+        is_here = name == EMBEDDED
+        folder = model_folder(name) if is_here else download(name, args.models_dir, args.base_url, args.verify)
+        print(f"{name} is in {folder}", flush=True)
 
 
 def names_in(args: argparse.Namespace) -> list[str]:
@@ -65,9 +72,10 @@ def names_in(args: argparse.Namespace) -> list[str]:
     Raises:
         ValueError: it names none, or there is no such model.
     """
-    given = [*PARAMETERS] if "all" in args.names else [ALIASES.get(name, name) for name in args.names]
-    if unknown := [name for name in given if name not in NAMES]:
-        raise ValueError(f"there is no model {unknown[0]!r}: the names are {', '.join((*NAMES, *ALIASES))}, all")
+    released = [name for name in PARAMETERS if (named := source(name)) and named.repository]
+    given = released if "all" in args.names else args.names
+    if unknown := [name for name in given if name != EMBEDDED and not source(name)]:
+        raise ValueError(f"there is no model {unknown[0]!r}: the names are {', '.join(NAMES)}, owner/name, all")
     if not given and not args.list:
         raise ValueError(f"name a model ({', '.join(NAMES)}, or all)")
     return list(dict.fromkeys(given))

@@ -32,8 +32,8 @@ EXAMPLES = """\
   numpy-gpt2 "Once upon a time"
   numpy-gpt2 "Once upon a time" --max-new-tokens 200 --seed 1
   numpy-gpt2 "Hello, I'm a language model," -n 5
-  numpy-gpt2 "Alan Turing theorized that" --model 124M --greedy
-  numpy-gpt2 "Q: Who was Ada Lovelace? A:" --model 124M --stop "Q:"
+  numpy-gpt2 "Alan Turing theorized that" --model gpt2 --greedy
+  numpy-gpt2 "Q: Who was Ada Lovelace? A:" --model gpt2 --stop "Q:"
   numpy-gpt2 --file prompts.txt --json > continuations.jsonl
   numpy-gpt2 --interactive
   cat letter.txt | numpy-gpt2

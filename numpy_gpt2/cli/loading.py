@@ -12,14 +12,11 @@ from ..machine.threads import set_threads
 
 log = logging.getLogger("numpy_gpt2")
 
-NOTICE = (
-    "using tiny, a small model trained on fairy tales; `numpy-gpt2 download 124M` fetches the real GPT-2 "
-    "(500 MB, and TensorFlow to read it once)"
-)
+NOTICE = "using tiny, a small model trained on fairy tales; `numpy-gpt2 download gpt2` fetches the real GPT-2 (550 MB)"
 
 
 def load_model(args: argparse.Namespace) -> GPT2:
-    """The model that the options choose: by default 124M if it is on disk, otherwise tiny.
+    """The model that the options choose: by default gpt2 or 124M if it is on disk, otherwise tiny.
 
     Raises:
         FileNotFoundError: there is no such folder of models.
@@ -31,9 +28,8 @@ def load_model(args: argparse.Namespace) -> GPT2:
         return load(args.model, args.models_dir, backend=args.backend)
     if args.models_dir and not expand(args.models_dir).is_dir():
         raise FileNotFoundError(f"there is no folder {args.models_dir}, which --models-dir names")
-    if is_on_disk("124M", args.models_dir):
-        return load("124M", args.models_dir, backend=args.backend)
-    return load(EMBEDDED, backend=args.backend)
+    real = "gpt2" if is_on_disk("gpt2", args.models_dir) else EMBEDDED
+    return load(real, args.models_dir, backend=args.backend)
 
 
 def announce(model: GPT2, args: argparse.Namespace) -> None:

@@ -1,48 +1,33 @@
-"""Downloads a released model: which files it has, where they come from, and whether they are intact."""
+"""Downloads a model: asks for its files, fetches those that are missing or would not load, and checks what arrives."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..machine.files import digest, locked
-from ..params import count_params
-from ..text.vocabulary import read_merges, read_tokens
-from ..weights.config import read_config, read_hparams_file
-from ..weights.folder import read_tensors
-from ..weights.safetensors import open_file
+from ..machine.files import locked
 from ..weights.tensorflow import check_tensorflow
-from .names import ALIASES, DATA, PARAMETERS, is_on_disk, model_folder
+from . import files, huggingface
+from .names import PARAMETERS, Source, is_whole, locate, model_folder, source
 
 if TYPE_CHECKING:
     from .fetch import Fetcher
 
 log = logging.getLogger(__name__)
 
-OPENAI = "https://openaipublic.blob.core.windows.net/gpt-2/models"
-OPENAI_DATA = "model.ckpt.data-00000-of-00001"
-OPENAI_FILES = (
-    "hparams.json",
-    "encoder.json",
-    "vocab.bpe",
-    "checkpoint",
-    "model.ckpt.index",
-    "model.ckpt.meta",
-    OPENAI_DATA,
-)
-HUB = "https://huggingface.co/distilbert/distilgpt2/resolve/main"
-HUB_FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
 
-GPT2_VOCABULARY = DATA / "gpt2"
-SHA256 = {  # of OpenAI's vocabulary files
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-}
+def locate_or_download(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a model, as `names.locate` finds it. A model with a name is downloaded first if it is not on disk.
+
+    Raises:
+        ImportError, OSError, ValueError: as for `locate` and `download`.
+    """
+    return locate(model, models_dir) or download(str(model), models_dir)
 
 
 def download(
@@ -52,17 +37,18 @@ def download(
     verify: bool = True,
     fetcher: Fetcher | None = None,
 ) -> Path:
-    """Downloads the missing files of a released model.
+    """Downloads the files of a model that are missing, or would not load.
 
-    Complete files are not downloaded again. An interrupted download is resumed.
+    Intact files are not downloaded again. An interrupted download is resumed. A model that is in the user's Hugging
+    Face cache is not downloaded, unless a folder or a mirror is given.
 
     Args:
         name: the name of the model.
-        models_dir: the folder that holds the released models, as for `models_folder`.
+        models_dir: the folder that holds the models with a name, as for `models_folder`.
         base_url: a mirror, which has the files at `<base_url>/<name>/<file>`; by default `NUMPY_GPT2_BASE_URL`,
             else the address at which the model was released.
         verify: whether the vocabulary must be GPT-2's, as that of every released model is.
-        fetcher: what fetches the files; by default a new `Fetcher`.
+        fetcher: what fetches the files; by default a new `Fetcher`, which knows the user's token for the hub.
 
     Returns:
         The folder of the model.
@@ -70,152 +56,193 @@ def download(
     Raises:
         ImportError: the model is a TensorFlow checkpoint, and TensorFlow is not installed or does not work.
         OSError: a file cannot be fetched or written, or the disk has too little room for all of them.
-        ValueError: no model of this name can be downloaded, or the server sends something else.
+        ValueError: no model of this name can be downloaded, it is not a GPT-2, or the server sends something else.
     """
-    name = ALIASES.get(name, name)
-    if name not in PARAMETERS:
-        raise ValueError(f"{name} cannot be downloaded, only {', '.join(PARAMETERS)}")
+    named = source(name)
+    if not named:
+        raise ValueError(f"{name} cannot be downloaded, only {', '.join(PARAMETERS)}, and owner/name from the hub")
     folder = model_folder(name, models_dir)
-    missing = missing_files(name, folder, verify)
-    if OPENAI_DATA in missing:
+    verify = verify and named.name in PARAMETERS
+    if is_intact(named, folder, verify):
+        return folder
+    snapshot = None if models_dir or base_url else named.snapshot()
+    if snapshot and not files.complaints(snapshot, files_in(snapshot), verify):
+        return snapshot
+    if not named.repository and not files.is_converted(folder):
         check_tensorflow(name)
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with locked(folder):
-                fetch_missing(name, folder, base_url or os.environ.get("NUMPY_GPT2_BASE_URL"), verify, fetcher)
-        except KeyboardInterrupt:
-            log.warning("stopped; the partial download of %s is kept, and the next download resumes it", name)
-            raise
+    from .fetch import Fetcher
+
+    fetcher = fetcher or Fetcher(token=huggingface.token(), token_for=huggingface.endpoint())
+    base = named.address(base_url or os.environ.get("NUMPY_GPT2_BASE_URL"))
+    run(Job(named, folder, base, verify, fetcher))
     return folder
 
 
-def fetch_missing(name: str, folder: Path, base_url: str | None, verify: bool, fetcher: Fetcher | None) -> None:
-    """Fetches the missing files of a model into its folder, which must be locked, if the disk has room for them.
+class Job(NamedTuple):
+    """What to download, and how."""
+
+    named: Source
+    folder: Path
+    base: str  # the address of the folder with the files
+    verify: bool  # whether a vocabulary must be GPT-2's
+    fetcher: Fetcher
+
+
+def run(job: Job) -> None:
+    """Fetches a model into its folder.
 
     Raises:
         OSError, ValueError: as for `download`.
     """
-    from .fetch import Fetcher, part_file
-
-    fetcher = fetcher or Fetcher()
-    urls = {file: address(name, file, base_url) for file in missing_files(name, folder, verify)}
-    if not urls:  # another process has downloaded them in the meantime
-        return
-    size = 0
-    for file, url in urls.items():
-        remote = fetcher.ask(url)
-        part = part_file(url, folder / file, remote)
-        n_received = part.stat().st_size if part.exists() else 0
-        size += max(0, (remote.size or 0) - n_received)
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise OSError(
-            f"{folder} has room for {in_bytes(free)}, but {in_bytes(size)} of {name} are still to be downloaded: "
-            "make room, or choose another folder with --models-dir"
-        )
-    amount = in_bytes(size) if size else "the missing files"  # the server may not give a size
-    log.warning("fetching %s of %s from %s to %s", amount, name, url.rpartition("/")[0], folder)
-    for file, url in urls.items():
-        fetcher.fetch(url, folder / file, expected_size(folder / file), partial(check, name=file, verify=verify))
-
-
-def missing_files(name: str, folder: Path, verify: bool) -> list[str]:
-    """The files of a model that are missing or incomplete."""
-    return [file for file in files_of(name, folder) if not is_complete(folder / file, verify)]
-
-
-def files_of(name: str, folder: Path) -> tuple[str, ...]:
-    """The files that make up a model. Once OpenAI's checkpoint has been converted, it is no longer among them."""
-    if name == "distilgpt2":
-        return HUB_FILES
-    return OPENAI_FILES[:3] if (folder / "model.safetensors").exists() else OPENAI_FILES
-
-
-def address(name: str, file: str, base_url: str | None) -> str:
-    """The URL of a file: at a mirror, if there is one, otherwise where the model was released."""
-    if base_url:
-        return f"{base_url.rstrip('/')}/{name}/{file}"
-    return f"{HUB}/{file}" if name == "distilgpt2" else f"{OPENAI}/{name}/{file}"
-
-
-def is_complete(file: Path, verify: bool) -> bool:
-    """Whether a file exists and `check` accepts it, so that it need not be fetched."""
-    if not file.exists() or expected_size(file) not in (None, file.stat().st_size):
-        return False
+    named, folder = job.named, job.folder
+    is_released = named.name in PARAMETERS
+    if not is_released:
+        look_up(job)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        check(file, file.name, verify)
-    except ValueError:
-        return False
-    return True
+        with locked(folder):
+            names = needed(named, folder) if is_released else files_on_hub(job)
+            if missing := files.complaints(folder, names, job.verify):  # no other process has fetched them meanwhile
+                announce(job, missing)
+            fetch_files(job, [name for name in names if not files.is_large(name)])
+            fetch_files(job, names)
+            if is_damaged_conversion(named, folder):
+                file = folder / "model.safetensors"
+                log.warning("%s does not load, and is removed: the next use makes it again from the checkpoint", file)
+                file.unlink()
+    except KeyboardInterrupt:
+        log.warning("stopped; the partial download of %s is kept, and the next download resumes it", named.name)
+        raise
 
 
-def expected_size(file: Path) -> int | None:
-    """The size that a file must have, in bytes, if the files beside it determine it."""
-    if file.name != OPENAI_DATA:
-        return None
-    try:
-        return 4 * count_params(read_hparams_file(file.with_name("hparams.json")))
-    except (ValueError, FileNotFoundError):
-        return None
-
-
-def check(file: Path, name: str, verify: bool) -> None:
-    """Checks the content of a file, as far as that is possible without reading all of a large one.
-
-    Args:
-        file: the file, which may still have a temporary name.
-        name: its final name, which determines what it must hold.
-        verify: whether a vocabulary must be GPT-2's.
+def announce(job: Job, names: Iterable[str]) -> None:
+    """Asks the server about files, checks that the disk has room for them, and says how much will be fetched.
 
     Raises:
-        ValueError: the file is not what its name says.
+        OSError: a file cannot be fetched, or the disk has too little room.
+    """
+    from .fetch import part_file
+
+    size = 0
+    for name in names:
+        remote = job.fetcher.ask(f"{job.base}/{name}")
+        part = part_file(f"{job.base}/{name}", job.folder / name, remote)
+        n_received = part.stat().st_size if part.exists() else 0
+        size += max(0, (remote.size or 0) - n_received)
+    free = shutil.disk_usage(job.folder).free
+    if size > free:
+        raise OSError(
+            f"{job.folder} has room for {in_bytes(free)}, but {in_bytes(size)} of {job.named.name} are still to be "
+            "downloaded: make room, or choose another folder with --models-dir"
+        )
+    amount = in_bytes(size) if size else "the missing files"  # the server may not give a size
+    log.warning("fetching %s of %s from %s to %s", amount, job.named.name, job.base, job.folder)
+
+
+def fetch_files(job: Job, names: Sequence[str]) -> None:
+    """Fetches files until all of them are there, and load together.
+
+    Raises:
+        OSError, ValueError: as for `download`.
+    """
+    fetched: list[str] = []
+    while bad := files.complaints(job.folder, names, job.verify):
+        new = [name for name in bad if name not in fetched]
+        if not new:
+            for name in bad:
+                (job.folder / name).unlink()
+            raise ValueError(f"{job.base} has no model that loads here: {next(iter(bad.values()))}")
+        for name in new:
+            fetch_file(job, name)
+        fetched += new
+
+
+def fetch_file(job: Job, name: str) -> None:
+    """Fetches and checks one file.
+
+    Raises:
+        OSError, ValueError: as for `Fetcher.fetch`.
+    """
+    file, check = job.folder / name, partial(files.check, name=name, verify=job.verify)
+    job.fetcher.fetch(f"{job.base}/{name}", file, files.expected_size(file), files.most_bytes(file), check)
+
+
+# Which files
+
+
+def needed(named: Source, folder: Path) -> Sequence[str]:
+    """The files of a released model, some of which may be missing in its folder.
+
+    Once OpenAI's checkpoint has been converted, its files need not be there; those that are must be intact.
+    """
+    if named.repository:
+        return files.HUB_FILES
+    if not files.is_converted(folder):
+        return files.OPENAI_FILES
+    return (*files.OPENAI_FILES[:3], *(name for name in files.OPENAI_FILES[3:] if (folder / name).exists()))
+
+
+def files_in(folder: Path) -> list[str]:
+    """The files in a folder that `files.check` knows."""
+    return [
+        file.name for file in sorted(folder.iterdir()) if file.name in files.READERS or file.suffix == ".safetensors"
+    ]
+
+
+def is_intact(named: Source, folder: Path, verify: bool) -> bool:
+    """Whether a model is in its folder, and would load."""
+    if named.name in PARAMETERS:
+        return not files.complaints(folder, needed(named, folder), verify) and not is_damaged_conversion(named, folder)
+    return is_whole(folder) and not files.complaints(folder, files_in(folder), verify)
+
+
+def is_damaged_conversion(named: Source, folder: Path) -> bool:
+    """Whether a folder of one of OpenAI's models has a damaged `model.safetensors`, made from the checkpoint."""
+    is_there = not named.repository and (folder / "model.safetensors").exists()
+    return is_there and files.complaint(files.load_safetensors, folder) is not None
+
+
+def look_up(job: Job) -> None:
+    """Asks the hub whether it has a repository.
+
+    Raises:
+        OSError: it has none, or not for this user.
     """
     try:
-        if name == "hparams.json":
-            read_hparams_file(file)
-        elif name == "config.json":
-            read_config(file)
-        elif name == "model.safetensors":
-            _, tensors = open_file(file)
-            if file.with_name("config.json").exists():
-                read_tensors(file, tensors, read_config(file.with_name("config.json")))
-        elif name in ("encoder.json", "vocab.json"):
-            read_tokens(file)
-        elif name in ("vocab.bpe", "merges.txt"):
-            read_merges(file)
-        if verify and not is_gpt2s(file, name):
-            raise ValueError(f"{name} is not that of GPT-2 (--no-verify accepts others)")
-    except ValueError as error:
-        reason = str(error).replace(str(file), name).partition(": replace it")[0]
-        raise ValueError(f"{reason}; did the server send a login page or another model?") from error
+        job.fetcher.ask(f"{job.base}/config.json")
+    except OSError as error:
+        raise OSError(f"{job.named.name} is not a folder here, and cannot be had from the hub: {error}") from error
 
 
-def is_gpt2s(file: Path, name: str) -> bool:
-    """Whether a vocabulary file is GPT-2's. OpenAI's files must be equal byte for byte, the hub's in content."""
-    if name in SHA256:
-        return digest(file, "sha256") == SHA256[name]
-    if name == "vocab.json":
-        return read_tokens(file) == read_tokens(GPT2_VOCABULARY / "encoder.json")
-    return name != "merges.txt" or read_merges(file) == read_merges(GPT2_VOCABULARY / "vocab.bpe")
+def files_on_hub(job: Job) -> list[str]:
+    """The files that a repository on the hub has for `load`. Those that decide about it are fetched.
 
+    Raises:
+        OSError: a file cannot be fetched.
+        ValueError: the repository has no GPT-2, no vocabulary, or no safetensors.
+    """
 
-def describe_models(names: Iterable[str], models_dir: str | None = None) -> str:
-    """A table of models: for each, its size and folder if it is on disk, otherwise the size of the download."""
-    lines = []
-    for name in names:
-        folder = model_folder(name, models_dir)
-        files = [file for file in folder.glob("*") if file.is_file() and file.name != ".lock"]
-        size = in_bytes(sum(file.stat().st_size for file in files))
-        if is_on_disk(name, models_dir):
-            lines.append(f"{name:<12}{size:>8}  {folder}")
-        elif files:
-            lines.append(
-                f"{name:<12}{size:>8}  {folder} (not complete; `numpy-gpt2 download {name}` resumes the download)"
-            )
-        else:
-            lines.append(f"{name:<12}{'-':>8}  {in_bytes(4 * PARAMETERS[name])} of weights to download")
-    return "\n".join(lines)
+    def has(name: str) -> bool:
+        try:
+            job.fetcher.ask(f"{job.base}/{name}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    fetch_files(job, ["config.json"])
+    vocabulary = next((layout for layout in files.TOKENIZERS if all(map(has, layout))), None)
+    if not vocabulary:
+        raise ValueError(f"{job.base} has no vocabulary: neither tokenizer.json nor vocab.json and merges.txt")
+    names = ["config.json", *filter(has, files.OPTIONAL), *vocabulary]
+    if has("model.safetensors"):
+        return [*names, "model.safetensors"]
+    if not has(files.INDEX):
+        raise ValueError(
+            f"{job.base} has no model.safetensors; transformers (from_pretrained, then save_pretrained) can make one "
+            "from a pickle, which is not opened here, since it can run any program"
+        )
+    fetch_files(job, [files.INDEX])
+    return [*names, files.INDEX, *files.shard_names(job.folder / files.INDEX)]
 
 
 def in_bytes(n: int) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
 import requests
+import urllib3
 from tqdm import tqdm
 
 from ..machine.files import digest, sync
@@ -30,6 +31,13 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0  # seconds without a byte from the server, after which a connection counts as broken
 PAUSES = (1, 2, 4, 8, 16)  # seconds before each retry; from the start again after an attempt that made progress
 CHUNK = 2**16  # bytes written at a time, and so the most that is lost when the process is killed
+LEAST, PERIOD = 60_000, 60.0  # a server that sends fewer bytes in so many seconds counts as broken, too
+HUB_ERRORS = {  # what the header X-Error-Code of Hugging Face's hub means, or else X-Error-Message
+    "Invalid credentials in Authorization header": "it does not accept the token, in HF_TOKEN or of `hf auth login`",
+    "RepoNotFound": "there is no such repository, or it is private: then HF_TOKEN must be a token that may read it",
+    "RevisionNotFound": "the repository has no such revision",
+    "GatedRepo": "its authors give access on request: ask for it on the model's page, and set HF_TOKEN to your token",
+}
 
 T = TypeVar("T")
 
@@ -57,6 +65,9 @@ class Fetcher:
         timeout: seconds without a byte from the server, after which a connection counts as broken.
         sleep: waits for a number of seconds.
         pauses: seconds before each retry. As many retries in a row without progress are made, then it gives up.
+        clock: gives the time in seconds.
+        token: the user's token, if there is one.
+        token_for: the address of the server that gets the token. No other does, not even by a redirect.
     """
 
     def __init__(
@@ -64,11 +75,17 @@ class Fetcher:
         timeout: float = TIMEOUT,
         sleep: Callable[[float], object] = time.sleep,
         pauses: Sequence[float] = PAUSES,
+        clock: Callable[[], float] = time.monotonic,
+        token: str | None = None,
+        token_for: str = "",
     ) -> None:
         self.session = requests.Session()
         self.timeout = timeout
         self.sleep = sleep
         self.pauses = pauses
+        self.clock = clock
+        self.token = token
+        self.token_for = f"{token_for}/"
 
     def ask(self, url: str) -> Remote:
         """Asks the server about a file, without receiving it.
@@ -80,14 +97,20 @@ class Fetcher:
         return self._retry(url, lambda: self._ask(url))
 
     def fetch(
-        self, url: str, file: Path, size: int | None = None, check: Callable[[Path], object] = lambda _: None
+        self,
+        url: str,
+        file: Path,
+        size: int | None = None,
+        most: int | None = None,
+        check: Callable[[Path], object] = lambda _: None,
     ) -> None:
-        """Fetches a file. A partial file of an earlier attempt is completed.
+        """Fetches a file, unless it is there and has the hash of the server's. An earlier partial file is completed.
 
         Args:
             url: the address.
             file: where to put the file. No other process may fetch to there at the same time: see `files.locked`.
             size: the size in bytes that the file must have, if it is known.
+            most: the most bytes that it may have.
             check: raises a ValueError if the content of a received file is wrong.
 
         Raises:
@@ -96,7 +119,7 @@ class Fetcher:
                 full.
             ValueError: the server has something else, of which nothing is kept.
         """
-        self._retry(url, lambda: self._fetch(url, file, size, check))
+        self._retry(url, lambda: self._fetch(url, file, size, most, check))
 
     def _retry(self, url: str, attempt: Callable[[], T]) -> T:
         """Repeats an attempt until it succeeds, or until too many in a row have failed without progress."""
@@ -125,26 +148,29 @@ class Fetcher:
         remote = describe(response)
         return remote._replace(size=remote.size or None)  # some servers give the size of an empty body, 0
 
-    def _fetch(self, url: str, file: Path, size: int | None, check: Callable[[Path], object]) -> None:
+    def _fetch(self, url: str, file: Path, size: int | None, most: int | None, check: Callable[[Path], object]) -> None:
         """Makes one attempt at `fetch`."""
         remote = self._ask(url)
-        check_size(url, remote.size, size)
-        part = part_file(url, file, remote)
-        remove_parts(file, keep=part)
-        n_received = part.stat().st_size if remote.etag and part.exists() else 0
-        if n_received == 0 or n_received != remote.size:
-            remote, part = self._receive(url, file, remote, n_received)
-        verify(part, remote)
+        check_size(url, remote.size, size, most)
         try:
-            check_size(url, part.stat().st_size, size)
+            if remote.digests and file.exists() and has_digests(file, remote):
+                check(file)
+                return
+            part = part_file(url, file, remote)
+            remove_parts(file, keep=part)
+            n_received = part.stat().st_size if remote.etag and part.exists() else 0
+            if n_received == 0 or n_received != remote.size:
+                remote, part = self._receive(url, file, remote, n_received, most)
+            verify(part, remote)
+            check_size(url, part.stat().st_size, size, most)
             check(part)
         except ValueError as error:
-            part.unlink()
+            remove_parts(file)
             raise ValueError(f"{url} is not what it should be: {error}") from error
         sync(part)
         part.replace(file)
 
-    def _receive(self, url: str, file: Path, remote: Remote, n_received: int) -> tuple[Remote, Path]:
+    def _receive(self, url: str, file: Path, remote: Remote, n_received: int, most: int | None) -> tuple[Remote, Path]:
         """Appends the rest of a file to its partial file, or starts from the beginning.
 
         Args:
@@ -152,6 +178,7 @@ class Fetcher:
             file: the final file.
             remote: what the server has announced about the file.
             n_received: the size of the partial file.
+            most: the most bytes that the file may have.
 
         Returns:
             What the server announces about the version that was received, and the partial file with it.
@@ -178,12 +205,29 @@ class Fetcher:
                 tqdm(desc=file.name, initial=n_received, total=remote.size, unit="B", unit_scale=True) as progress,
             ):
                 try:
-                    for chunk in response.iter_content(CHUNK):
+                    for chunk in self._chunks(response):
                         write(opened, chunk, file)
                         progress.update(len(chunk))
-                except requests.RequestException as error:
+                        check_size(url, opened.tell(), None, most)
+                except urllib3.exceptions.HTTPError as error:
                     raise TransientError(in_words(error), opened.tell()) from error
         return remote, part
+
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """The body of a response, piece by piece as it arrives.
+
+        Raises:
+            TransientError: it arrives too slowly.
+            urllib3.exceptions.HTTPError: the connection breaks.
+        """
+        since, n_bytes = self.clock(), 0
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
+            yield chunk
+            n_bytes += len(chunk)
+            if self.clock() - since >= PERIOD:
+                if n_bytes < LEAST:
+                    raise TransientError(f"the server sends less than {LEAST / PERIOD / 1000:g} kB a second")
+                since, n_bytes = self.clock(), 0
 
     @contextlib.contextmanager
     def _request(self, method: str, url: str, headers: dict[str, str] | None = None) -> Iterator[requests.Response]:
@@ -191,7 +235,13 @@ class Fetcher:
         headers = {"Accept-Encoding": "identity", **(headers or {})}  # without compression in transit
         try:
             response = self.session.request(
-                method, url, headers=headers, stream=True, timeout=self.timeout, allow_redirects=True
+                method,
+                url,
+                headers=headers,
+                auth=self._authorize if self.token and url.startswith(self.token_for) else None,
+                stream=True,
+                timeout=self.timeout,
+                allow_redirects=True,
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             if isinstance(error, requests.exceptions.SSLError):
@@ -200,10 +250,15 @@ class Fetcher:
                     "connections, REQUESTS_CA_BUNDLE must name the file with the proxy's certificate"
                 ) from error
             raise TransientError(in_words(error)) from error
-        except requests.RequestException as error:  # an invalid address, or too many redirects
+        except (requests.RequestException, ValueError) as error:  # an invalid address, or too many redirects
             raise OSError(f"{url}: {error}") from error
         with response:
             yield response
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Adds the token to a request. Before it follows a redirect to another server, requests removes it."""
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
 
 
 def write(opened: IO[bytes], chunk: bytes, file: Path) -> None:
@@ -225,11 +280,11 @@ def write(opened: IO[bytes], chunk: bytes, file: Path) -> None:
         ) from error
 
 
-def in_words(error: requests.RequestException) -> str:
+def in_words(error: Exception) -> str:
     """The description of a failed connection in an error message."""
     if isinstance(error, requests.exceptions.ProxyError):
         return "no connection to the proxy"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "no answer in time"
     return "no connection, or a broken one"
 
@@ -243,12 +298,14 @@ def check_status(url: str, response: requests.Response) -> None:
         TransientError: the server cannot answer at the moment.
     """
     status = f"the server answers {response.status_code} {response.reason}"
-    if response.status_code in (404, 410):
+    code, message = (response.headers.get(f"X-Error-{name}", "") for name in ("Code", "Message"))
+    if response.status_code in (404, 410) and code not in HUB_ERRORS:
         raise FileNotFoundError(f"{url}: {status}: it has no such file")
     if response.status_code in (408, 429) or response.status_code >= 500:
         raise TransientError(status)
     if response.status_code != 200:
-        raise OSError(f"{url}: {status}")
+        reason = HUB_ERRORS.get(code) or HUB_ERRORS.get(message, message[:200])
+        raise OSError(f"{url}: {status}{reason and ': '}{reason}")
 
 
 def describe(response: requests.Response) -> Remote:
@@ -264,6 +321,7 @@ def describe(response: requests.Response) -> Remote:
         if len(md5) == 16:
             digests["md5"] = md5.hex()
     for answer in (*response.history, response):
+        size = size or answer.headers.get("X-Linked-Size", "")
         if sha256 := re.fullmatch('"?([0-9a-f]{64})"?', answer.headers.get("X-Linked-ETag", "")):
             digests["sha256"] = sha256[1]
     if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -297,14 +355,16 @@ def remove_parts(file: Path, keep: Path | None = None) -> None:
             part.unlink()
 
 
-def check_size(url: str, size: int | None, expected: int | None) -> None:
-    """Compares the size of a file with the expected one, if both are known.
+def check_size(url: str, size: int | None, expected: int | None, most: int | None) -> None:
+    """Compares the size of a file with the one that it must have, and with the most that it may have, if known.
 
     Raises:
-        ValueError: they differ.
+        ValueError: it does not fit.
     """
     if None not in (size, expected) and size != expected:
         raise ValueError(f"{url} has {size:,} bytes, but must have {expected:,}")
+    if size is not None and most is not None and size > most:
+        raise ValueError(f"{url} has more than {most:,} bytes, which is too much for a file of this name")
 
 
 def verify(part: Path, remote: Remote) -> None:
@@ -316,9 +376,11 @@ def verify(part: Path, remote: Remote) -> None:
     n_received = part.stat().st_size
     if remote.size is not None and n_received < remote.size:
         raise TransientError("the connection broke off", n_received)
-    is_right = remote.size in (None, n_received) and all(
-        digest(part, name) == expected for name, expected in remote.digests.items()
-    )
-    if not is_right:
+    if remote.size not in (None, n_received) or not has_digests(part, remote):
         part.unlink()
         raise TransientError("the received file is damaged: its size or its hash is not the one announced")
+
+
+def has_digests(file: Path, remote: Remote) -> bool:
+    """Whether a file has all hashes that the server has announced."""
+    return all(digest(file, name) == expected for name, expected in remote.digests.items())

@@ -89,7 +89,7 @@ def check_tensorflow(checkpoint: str | Path) -> None:
     if not importlib.util.find_spec("tensorflow"):
         raise ImportError(
             f"{checkpoint} is a TensorFlow checkpoint, and reading it, which is done once, needs TensorFlow: "
-            'pip install "numpy_gpt2[weights]"'
+            'pip install "numpy_gpt2[weights]"; or `numpy-gpt2 download gpt2` fetches the same GPT-2 without TensorFlow'
         )
     with standard_error_hidden():
         try:

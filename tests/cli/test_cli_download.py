@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from conftest import random_model
-from released_models import HPARAMS, assert_arrived, served_files, size_of
+from released_models import HPARAMS, HUB_NAMES, assert_arrived, served_files, size_of
 from server import Store, serving
 
-from numpy_gpt2.hub.download import OPENAI_DATA, describe_models, download
+from numpy_gpt2.hub.download import download
 from numpy_gpt2.hub.fetch import Fetcher
-from numpy_gpt2.hub.names import NAMES, PARAMETERS, model_folder
+from numpy_gpt2.hub.files import OPENAI_DATA
+from numpy_gpt2.hub.listing import describe_models
+from numpy_gpt2.hub.names import NAMES, model_folder
 
 ROOT = Path(__file__).parents[2]
 STOPPED = "stopped; the partial download of 124M is kept, and the next download resumes it"
@@ -57,7 +59,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A TensorFlow that can be imported, which is all that a download requires of it, and no models."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("NUMPY_GPT2_MODELS", str(tmp_path / "models"))
-    monkeypatch.delenv("NUMPY_GPT2_BASE_URL", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    for variable in ("NUMPY_GPT2_BASE_URL", "HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT"):
+        monkeypatch.delenv(variable, raising=False)
     install_tensorflow(monkeypatch, tmp_path / "installed", "")
 
 
@@ -167,23 +171,22 @@ def test_both_commands(command: list[str], url: str, tmp_path: Path) -> None:
 
 
 def test_several_models(url: str, tmp_path: Path) -> None:
-    result = run("gpt2", "distilgpt2", "124M", "tiny", "--base-url", url)
+    result = run("gpt2", "124M", "distilgpt2", "gpt2", "tiny", "--base-url", url)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
+        f"gpt2 is in {tmp_path}/models/gpt2",
         f"124M is in {tmp_path}/models/124M",
         f"distilgpt2 is in {tmp_path}/models/distilgpt2",
         f"tiny is in {model_folder('tiny')}",
     ]
 
 
-def test_all_models(store: Store, url: str, tmp_path: Path) -> None:
-    for path, content in [*store.files.items()]:
-        for name in ("355M", "774M", "1558M"):
-            store.files[path.replace("124M", name)] = content
-    result = run("all", "--base-url", url)
+def test_all_models_come_through_the_door_that_needs_no_tensorflow(store: Store, url: str, tmp_path: Path) -> None:
+    result = run("all", "--base-url", url, before=NO_TENSORFLOW)
     assert result.returncode == 0, result.stderr
-    for name in PARAMETERS:
+    for name in HUB_NAMES:
         assert_arrived(store, name, tmp_path / "models" / name)
+    assert {folder.name for folder in (tmp_path / "models").iterdir()} == {*HUB_NAMES}
 
 
 def test_no_verify(store: Store, url: str) -> None:
@@ -197,8 +200,8 @@ def test_no_verify(store: Store, url: str) -> None:
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        ([], "name a model (tiny, 124M,"),
-        (["999M"], "there is no model '999M': the names are tiny, 124M,"),
+        ([], "name a model (tiny, gpt2,"),
+        (["999M"], "there is no model '999M': the names are tiny, gpt2, gpt2-medium"),
         (["all", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
@@ -218,7 +221,7 @@ def test_without_a_network_the_message_names_the_address() -> None:
 def test_without_tensorflow_nothing_is_fetched(store: Store, url: str, tmp_path: Path) -> None:
     result = run("124M", "--base-url", url, before=NO_TENSORFLOW)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert 'needs TensorFlow: pip install "numpy_gpt2[weights]"' in result.stderr
+    assert 'needs TensorFlow: pip install "numpy_gpt2[weights]"; or `numpy-gpt2 download gpt2`' in result.stderr
     assert store.requests == []
     assert not (tmp_path / "models").exists()
 
@@ -238,22 +241,22 @@ def test_list(store: Store, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "124M"
     folder.mkdir()
     (folder / "encoder.json").write_bytes(store.files["/124M/encoder.json"])
-    (tmp_path / "models" / "355M").mkdir()
-    (tmp_path / "models" / "355M" / ".lock").touch()
+    (tmp_path / "models" / "gpt2-medium").mkdir()
+    (tmp_path / "models" / "gpt2-medium" / ".lock").touch()
     result = run("--list")
     assert (result.returncode, result.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
-    assert [*lines] == ["tiny", "124M", "355M", "774M", "1558M", "distilgpt2"]
+    assert [*lines] == [*NAMES]
     assert lines["tiny"] == f"11.8MB  {model_folder('tiny')}"
     assert lines["124M"] == f"1.04MB  {folder} (not complete; `numpy-gpt2 download 124M` resumes the download)"
-    assert lines["355M"] == "-  1.42GB of weights to download"
-    assert lines["1558M"] == "-  6.23GB of weights to download"
+    assert lines["gpt2-medium"] == "-  1.42GB of weights to download"
+    assert lines["1558M"] == "-  6.23GB of weights to download, with TensorFlow"
     assert lines["distilgpt2"] == f"2.16MB  {tmp_path}/models/distilgpt2"
-    assert describe_models(NAMES, os.fspath(tmp_path / "nowhere")).count("to download") == 5
+    assert describe_models(NAMES, os.fspath(tmp_path / "nowhere")).count("to download") == 9
 
 
 def test_list_fetches_nothing(store: Store, url: str) -> None:
-    result = run("--list", "355M", "gpt2", "--base-url", url)
+    result = run("--list", "355M", "gpt2", "owner/name", "--base-url", url)
     assert result.returncode == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["355M", "124M"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["355M", "gpt2", "owner/name"]
     assert store.requests == []

@@ -1,0 +1,193 @@
+"""The files of a model: which there are, and whether they are what their names say.
+
+A server that wants a login, or a proxy, may answer every request with a page of its own and status 200. So each file
+is opened as far as needed to tell it from such a page, and then those that belong together are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..machine.files import digest, read_object
+from ..params import count_params
+from ..text.vocabulary import read_merges, read_tokens
+from ..tokenizer import Tokenizer
+from ..weights.config import read_config, read_hparams, read_hparams_file
+from ..weights.folder import find_tensors, read_tensors
+from ..weights.safetensors import open_file
+
+OPENAI_DATA = "model.ckpt.data-00000-of-00001"
+OPENAI_INDEX = "model.ckpt.index"
+OPENAI_FILES = ("hparams.json", "encoder.json", "vocab.bpe", "checkpoint", OPENAI_INDEX, OPENAI_DATA)
+HUB_FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
+INDEX = "model.safetensors.index.json"  # of a model in several safetensors files
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+VOCABULARY = ("encoder.json", "vocab.bpe", *TOKENIZERS[0], *TOKENIZERS[1])
+OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the end of a checkpoint's index, a table as in LevelDB
+MOST = 2**26  # bytes in a file that holds no parameters
+
+GPT2_VOCABULARY = Path(__file__).parent.parent / "data" / "gpt2"
+SHA256 = {  # of OpenAI's vocabulary files
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+def check(file: Path, name: str, verify: bool) -> None:
+    """Checks the content of a file, as far as that is possible without reading all of a large one.
+
+    Args:
+        file: the file, which may still have a temporary name.
+        name: its final name, which determines what it must hold.
+        verify: whether a vocabulary must be GPT-2's.
+
+    Raises:
+        ValueError: the file is not what its name says.
+    """
+    try:
+        READERS.get(name, open_file)(file)
+        if verify and not is_gpt2s(file, name):
+            raise ValueError(f"{name} is not that of GPT-2 (--no-verify accepts others)")
+    except ValueError as error:
+        reason = str(error).replace(str(file), name).partition(": replace it")[0]
+        raise ValueError(f"{reason}; did the server send a login page or another model?") from error
+
+
+def check_pattern(pattern: bytes, file: Path) -> None:
+    """Checks a small file of OpenAI's that only TensorFlow can read whole.
+
+    Raises:
+        ValueError: the file does not have the pattern that tells it from others.
+    """
+    if not re.search(pattern, file.read_bytes(), re.MULTILINE):
+        raise ValueError(f"{file} is not that of a checkpoint, or is cut short")
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names of the safetensors files that an index lists.
+
+    Raises:
+        ValueError: it lists none, or something else.
+    """
+    weight_map = read_object(index).get("weight_map")
+    names = {*map(str, weight_map.values())} if isinstance(weight_map, dict) else set()
+    if not names or not all(re.fullmatch(r"[\w-][\w.-]*\.safetensors", name) for name in names):
+        raise ValueError(f"{index} does not list safetensors files as weight_map")
+    return sorted(names)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "hparams.json": read_hparams_file,
+    "config.json": read_config,
+    "encoder.json": read_tokens,
+    "vocab.json": read_tokens,
+    "vocab.bpe": read_merges,
+    "merges.txt": read_merges,
+    "checkpoint": partial(check_pattern, rb'^model_checkpoint_path:\s*"([^"\n]*[/\\])?model\.ckpt"'),
+    OPENAI_INDEX: partial(check_pattern, re.escape(TABLE_MAGIC) + rb"\Z"),
+    OPENAI_DATA: Path.stat,  # its size is compared by `check_data`
+    INDEX: shard_names,
+    **dict.fromkeys((*OPTIONAL, "tokenizer.json"), read_object),
+}
+
+
+def is_gpt2s(file: Path, name: str) -> bool:
+    """Whether a file has GPT-2's vocabulary, or the size of it. OpenAI's must be equal byte for byte."""
+    if name in ("hparams.json", "config.json"):
+        return READERS[name](file).n_vocab == 50257
+    if name in SHA256:
+        return digest(file, "sha256") == SHA256[name]
+    if name == "vocab.json":
+        return read_tokens(file) == read_tokens(GPT2_VOCABULARY / "encoder.json")
+    return name != "merges.txt" or read_merges(file) == read_merges(GPT2_VOCABULARY / "vocab.bpe")
+
+
+def complaints(folder: Path, names: Iterable[str], verify: bool) -> dict[str, str]:
+    """What is wrong with the files of a model in a folder: those that are missing, or would not load, and why.
+
+    If files do not fit one another, all of them are named, since it is not known which is the wrong one.
+    """
+    found = {name: problem for name in names if (problem := complaint(check, folder / name, name, verify))}
+    vocabulary = [name for name in names if name in VOCABULARY and not verify]  # GPT-2's two files fit one another
+    data = [name for name in names if name == OPENAI_DATA]
+    safetensors = [name for name in names if name.endswith(".safetensors")]
+    shape = [name for name in names if name in ("hparams.json", "config.json")]
+    groups: tuple[tuple[list[str], Callable[[Path], object]], ...] = (
+        (vocabulary, Tokenizer.load),
+        (data and shape + data, check_data),
+        (safetensors and shape + safetensors, load_safetensors),
+    )
+    for group, load in groups:
+        if group and not found.keys() & group and (problem := complaint(load, folder)):
+            found |= dict.fromkeys(group, problem)
+    return {name: found[name] for name in names if name in found}
+
+
+def complaint(check: Callable[..., object], *args: object) -> str | None:
+    """The message of a check that fails; None if it succeeds."""
+    try:
+        check(*args)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return None
+
+
+def load_safetensors(folder: Path) -> bool:
+    """Loads the parameters in a folder, if it has them as safetensors, and returns whether it has.
+
+    Raises:
+        FileNotFoundError, ValueError: they do not load.
+    """
+    file, tensors = find_tensors(folder)
+    if tensors:
+        read_tensors(file, tensors, read_hparams(folder))
+    return bool(tensors)
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether OpenAI's checkpoint in a folder has been converted, and the result loads, so that it is not needed."""
+    try:
+        return load_safetensors(folder)
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+def check_data(folder: Path) -> None:
+    """Compares the size of a checkpoint's data with the hyperparameters.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: the sizes differ.
+    """
+    file = folder / OPENAI_DATA
+    n_bytes, expected = file.stat().st_size, expected_size(file)
+    if n_bytes != expected:
+        raise ValueError(f"{file} has {n_bytes:,} bytes, but must have {expected:,}")
+
+
+def expected_size(file: Path) -> int | None:
+    """The size that a file must have, in bytes, if the files beside it determine it."""
+    if file.name != OPENAI_DATA:
+        return None
+    return 4 * count_params(read_hparams_file(file.with_name("hparams.json")))
+
+
+def is_large(name: str) -> bool:
+    """Whether a file holds parameters."""
+    return name == OPENAI_DATA or name.endswith(".safetensors")
+
+
+def most_bytes(file: Path) -> int:
+    """The most bytes that a file of a model may have, given the configuration beside it, if it holds parameters."""
+    if not is_large(file.name):
+        return MOST
+    if size := expected_size(file):
+        return size
+    hparams = read_config(file.with_name("config.json"))
+    return MOST + 8 * (2 * count_params(hparams) + hparams.n_layer * hparams.n_ctx**2)  # with a head, and old masks

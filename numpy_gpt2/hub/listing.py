@@ -1,0 +1,63 @@
+"""Which models are on disk, where, and what could be deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote
+
+from . import files
+from .download import in_bytes
+from .names import PARAMETERS, Source, is_whole, model_folder, models_folder, source
+
+
+def describe_models(names: Iterable[str], models_dir: str | None = None) -> str:
+    """A line about each model, and then about the files that could be deleted, since the same weights are there twice.
+
+    Raises:
+        ValueError: there is no model of one of the names.
+    """
+    lines = [describe(name, models_dir) for name in names]
+    spare = [spare_files(named, models_dir) for name in names if (named := source(name)) and not named.repository]
+    return "\n".join([*lines, *filter(None, spare)])
+
+
+def repositories(models_dir: str | None = None) -> list[str]:
+    """The names of the models that have been fetched from the hub as `owner/name`, with or without a revision."""
+    folder = models_folder(models_dir)
+    paths = [file.parent.relative_to(folder).as_posix() for file in sorted(folder.glob("*/*/config.json"))]
+    return [unquote(path) for path in paths]
+
+
+def describe(name: str, models_dir: str | None) -> str:
+    """A line about a model: its size and folder if it is on disk, otherwise the size of the download."""
+    folder, named = model_folder(name, models_dir), source(name)
+    if named and not is_whole(folder):
+        folder = named.snapshot() or folder
+    size = size_of(folder)
+    if is_whole(folder):
+        return f"{name:<12}{in_bytes(size):>8}  {folder}"
+    if size:
+        hint = f"not complete; `numpy-gpt2 download {name}` resumes the download"
+        return f"{name:<12}{in_bytes(size):>8}  {folder} ({hint})"
+    amount = f"{in_bytes(4 * PARAMETERS[name])} of weights" if name in PARAMETERS else "a model"
+    through = "" if named and named.repository else ", with TensorFlow"
+    return f"{name:<12}{'-':>8}  {amount} to download{through}"
+
+
+def spare_files(named: Source, models_dir: str | None) -> str:
+    """A line that says what could be deleted of one of OpenAI's models; empty if nothing could."""
+    folder, twin = model_folder(named.name, models_dir), named.twin
+    if not is_whole(folder) or not twin:
+        return ""
+    if is_whole(model_folder(twin.name, models_dir)) or twin.snapshot():
+        return f"could be deleted: {folder} ({in_bytes(size_of(folder))}), the same weights as {twin.name}"
+    size = size_of(folder, "model.ckpt.*")
+    if not size or not files.is_converted(folder):
+        return ""
+    return f"could be deleted: {folder / 'model.ckpt.*'} ({in_bytes(size)}), converted to model.safetensors beside them"
+
+
+def size_of(folder: Path, pattern: str = "*") -> int:
+    """The size of the files in a folder, in bytes, without the one that locks it."""
+    return sum(file.stat().st_size for file in folder.glob(pattern) if file.is_file() and file.name != ".lock")
