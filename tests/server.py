@@ -80,7 +80,7 @@ class Hub(Store):
     """A server that behaves as Hugging Face's hub does: its addresses, redirects of large files, headers, refusals.
 
     Args:
-        repositories: the files of each repository, by its name.
+        repositories: the files of each repository, by its name; each repository has one version.
         gated: the repositories that only somebody with the token may read.
         private: those that exist only for somebody with the token.
         token: the token.
@@ -100,7 +100,19 @@ class Hub(Store):
             for revision in ("main", COMMIT)
         }
         super().__init__(files=files, md5=False, headers={"X-Repo-Commit": COMMIT}, refusal=self.refuse)
+        self.elsewhere_store = Store(files=self.files, md5=False)  # to be served as well, and given as `elsewhere`
         self.repositories, self.gated, self.private, self.bearer = repositories, gated, private, f"Bearer {token}"
+
+    def put(self, repository: str, name: str, content: bytes) -> None:
+        """Adds a file to a repository, or replaces it."""
+        self.repositories[repository][name] = content
+        self.files |= dict.fromkeys((f"/{repository}/resolve/{each}/{name}" for each in ("main", COMMIT)), content)
+
+    def remove(self, repository: str, name: str) -> None:
+        """Removes a file from a repository."""
+        del self.repositories[repository][name]
+        for revision in ("main", COMMIT):
+            del self.files[f"/{repository}/resolve/{revision}/{name}"]
 
     def redirects(self, path: str) -> bool:
         return path.endswith(".safetensors") and not path.startswith("/elsewhere")
