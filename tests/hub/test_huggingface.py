@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,11 @@ IDS = [5, 6, 7]
 FETCH = """
 import sys
 from huggingface_hub import hf_hub_download
-for name in sys.argv[3:]:
-    print(hf_hub_download(sys.argv[1], name, revision=sys.argv[2]))
+for line in sys.stdin.read().splitlines():
+    cache, repository, revision, name = line.split()
+    hf_hub_download(repository, name, revision=revision, cache_dir=cache)
 """
+CACHED = [*((repository, "main") for repository in (*REPOSITORIES, "gpt2", "owner/model")), ("owner/model", COMMIT)]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +43,28 @@ def files(model: GPT2, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
     return hub_files(model, tmp_path_factory.mktemp("files"))
 
 
+@pytest.fixture(scope="module")
+def caches(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cache for each of CACHED, with the files that transformers would have fetched."""
+    pytest.importorskip("huggingface_hub")
+    folder = tmp_path_factory.mktemp("caches")
+    hub = Hub(dict.fromkeys((repository for repository, _ in CACHED), files))
+    with serving(hub.elsewhere_store) as hub.elsewhere, serving(hub) as url:
+        lines = [
+            f"{folder}/{i} {repository} {revision} {name}"
+            for i, (repository, revision) in enumerate(CACHED)
+            for name in files
+        ]
+        env = {**os.environ, "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "*", "HF_HOME": str(folder)}
+        args = [sys.executable, "-c", FETCH]
+        result = subprocess.run(args, env=env, input="\n".join(lines), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def hub(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    pytest.importorskip("huggingface_hub")
-    hub = Hub({**dict.fromkeys((*REPOSITORIES, "owner/model", "gpt2"), files)})
+    """The hub, and a user who has nothing yet."""
     for variable in ("NUMPY_GPT2_BASE_URL", "HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
@@ -52,20 +72,24 @@ def hub(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    with serving(hub.elsewhere_store) as elsewhere, serving(hub) as url:
-        hub.elsewhere = elsewhere
+    hub = Hub({**dict.fromkeys(REPOSITORIES, files), "owner/model": files})
+    with serving(hub.elsewhere_store) as hub.elsewhere, serving(hub) as url:
         monkeypatch.setenv("HF_ENDPOINT", url)
         yield hub
 
 
-def fill_cache(hub: Hub, repository: str, *names: str, revision: str = "main") -> Path:
-    """Fetches files into the user's cache, as transformers does, and returns the folder that they are in."""
-    args = [sys.executable, "-c", FETCH, repository, revision, *(names or hub.repositories[repository])]
-    env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    result = subprocess.run(args, env=env, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    hub.requests.clear()
-    return Path(result.stdout.splitlines()[-1]).parent
+@pytest.fixture
+def fill_cache(caches: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes one of the caches that of the user, and returns the folder of the model in it."""
+
+    def fill(repository: str, revision: str = "main") -> Path:
+        cache = tmp_path / "home" / ".cache" / "huggingface" / "hub"
+        shutil.copytree(caches / str(CACHED.index((repository, revision))), cache, symlinks=True)
+        (snapshot,) = cache.glob("models--*/snapshots/*")
+        assert snapshot.name == COMMIT
+        return snapshot
+
+    return fill
 
 
 @pytest.mark.parametrize(
@@ -73,12 +97,9 @@ def fill_cache(hub: Hub, repository: str, *names: str, revision: str = "main") -
     [("gpt2", "openai-community/gpt2"), ("gpt2", "gpt2"), ("distilgpt2", REPOSITORIES[-1]), ("owner/model",) * 2],
 )
 def test_a_model_in_the_cache_is_used_from_there(
-    hub: Hub, model: GPT2, tmp_path: Path, name: str, repository: str
+    hub: Hub, fill_cache: Callable[..., Path], model: GPT2, tmp_path: Path, name: str, repository: str
 ) -> None:
-    snapshot = fill_cache(hub, repository)
-    assert snapshot == tmp_path / "home" / ".cache" / "huggingface" / "hub" / (
-        f"models--{repository.replace('/', '--')}"
-    ) / "snapshots" / (COMMIT)
+    snapshot = fill_cache(repository)
     np.testing.assert_array_equal(numpy_gpt2.load(name).logits(IDS), model.logits(IDS))
     assert download(name) == locate(name) == snapshot
     assert str(snapshot) in describe_models([name])
@@ -87,14 +108,22 @@ def test_a_model_in_the_cache_is_used_from_there(
 
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"])
-def test_the_cache_may_be_elsewhere(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "~/elsewhere" if variable != "XDG_CACHE_HOME" else str(tmp_path / "xdg"))
-    snapshot = fill_cache(hub, "openai-community/gpt2")
-    assert locate("gpt2") == snapshot
+def test_the_cache_may_be_elsewhere(
+    fill_cache: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    snapshot = fill_cache("openai-community/gpt2")
+    monkeypatch.setenv(variable, str(tmp_path / "xdg") if variable == "XDG_CACHE_HOME" else "~/elsewhere")
+    assert locate("gpt2") is None
+    code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shutil.copytree(snapshot.parents[2], result.stdout.strip(), symlinks=True)
+    assert locate("gpt2") == Path(result.stdout.strip(), *snapshot.parts[-3:])
 
 
-def test_openais_name_uses_it_too(hub: Hub, model: GPT2, caplog: pytest.LogCaptureFixture) -> None:
-    snapshot = fill_cache(hub, "openai-community/gpt2")
+def test_openais_name_uses_it_too(
+    fill_cache: Callable[..., Path], model: GPT2, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = fill_cache("openai-community/gpt2")
     with caplog.at_level("DEBUG", "numpy_gpt2"):
         np.testing.assert_array_equal(numpy_gpt2.load("124M").logits(IDS), model.logits(IDS))
     assert caplog.messages == [f"124M is loaded from {snapshot}"]
@@ -102,22 +131,22 @@ def test_openais_name_uses_it_too(hub: Hub, model: GPT2, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("revision", ["main", COMMIT])
-def test_a_pinned_version(hub: Hub, revision: str) -> None:
-    snapshot = fill_cache(hub, "owner/model", revision=revision)
+def test_a_pinned_version(fill_cache: Callable[..., Path], revision: str) -> None:
+    snapshot = fill_cache("owner/model", revision=revision)
     assert locate(f"owner/model@{COMMIT}") == snapshot
     assert locate("owner/model") == (snapshot if revision == "main" else None)
     assert locate("owner/model@other") is None
 
 
-def test_a_cache_with_only_some_of_the_files_is_not_used(hub: Hub) -> None:
-    fill_cache(hub, "openai-community/gpt2", "config.json", "model.safetensors")
+def test_a_cache_with_only_some_of_the_files_is_not_used(fill_cache: Callable[..., Path]) -> None:
+    (fill_cache("openai-community/gpt2") / "merges.txt").unlink()
     assert not is_on_disk("gpt2")
     assert download("gpt2") == model_folder("gpt2")
     assert is_on_disk("gpt2")
 
 
-def test_a_damaged_cache_is_not_used_by_download(hub: Hub) -> None:
-    snapshot = fill_cache(hub, "openai-community/gpt2")
+def test_a_damaged_cache_is_not_used_by_download(fill_cache: Callable[..., Path]) -> None:
+    snapshot = fill_cache("openai-community/gpt2")
     blob = (snapshot / "merges.txt").resolve()
     blob.write_bytes(blob.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="merges.txt"):
@@ -126,21 +155,21 @@ def test_a_damaged_cache_is_not_used_by_download(hub: Hub) -> None:
     assert numpy_gpt2.load("gpt2")
 
 
-def test_with_a_folder_download_fetches_into_that_folder(hub: Hub, tmp_path: Path) -> None:
-    fill_cache(hub, "openai-community/gpt2")
+def test_with_a_folder_download_fetches_into_that_folder(fill_cache: Callable[..., Path], tmp_path: Path) -> None:
+    fill_cache("openai-community/gpt2")
     assert download("gpt2", tmp_path / "here") == tmp_path / "here" / "gpt2"
     assert is_on_disk("gpt2", tmp_path / "here")
 
 
-def test_an_own_folder_goes_before_the_cache(hub: Hub) -> None:
-    fill_cache(hub, "openai-community/gpt2")
+def test_an_own_folder_goes_before_the_cache(fill_cache: Callable[..., Path]) -> None:
+    fill_cache("openai-community/gpt2")
     shutil.copytree(model_folder("tiny"), model_folder("gpt2"))
     assert locate("gpt2") == model_folder("gpt2")
 
 
 @pytest.mark.parametrize("reference", ["", "../../..", "nonsense", "é" * 40])
-def test_a_reference_that_names_no_version(hub: Hub, reference: str) -> None:
-    snapshot = fill_cache(hub, "openai-community/gpt2")
+def test_a_reference_that_names_no_version(fill_cache: Callable[..., Path], reference: str) -> None:
+    snapshot = fill_cache("openai-community/gpt2")
     (snapshot.parents[1] / "refs" / "main").write_text(reference, encoding="utf-8")
     assert huggingface.cached("openai-community/gpt2", "main") is None
     assert not is_on_disk("gpt2")

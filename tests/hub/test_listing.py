@@ -30,7 +30,7 @@ def listed(tmp_path: Path) -> tuple[list[str], list[str]]:
 def test_both_doors_are_listed(put: Callable[[str], Path], tmp_path: Path) -> None:
     folder = put("gpt2-medium")
     lines, spare = listed(tmp_path)
-    assert f"gpt2-medium  11.8MB  {folder}" in lines
+    assert f"gpt2-medium   11.8MB  {folder}" in lines
     assert "355M               -  1.42GB of weights to download, with TensorFlow" in lines
     assert "gpt2-xl            -  6.23GB of weights to download" in lines
     assert spare == []
