@@ -1,4 +1,4 @@
-"""Fetches a released model: `python download.py 124M` does what `numpy-gpt2 download 124M` does."""
+"""Fetches a released model: `python download.py gpt2` does what `numpy-gpt2 download gpt2` does."""
 
 import sys
 

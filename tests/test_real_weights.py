@@ -29,10 +29,10 @@ def needs(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not is_on_disk(name), reason=reason)
 
 
-@needs("124M")
+@needs("gpt2")
 @pytest.mark.parametrize(("prompt", "n_tokens", "published"), CONTINUATIONS, ids=["Alan Turing", "The dog"])
 def test_greedy_continuations_are_the_published_ones(prompt: str, n_tokens: int, published: str) -> None:
-    assert numpy_gpt2.load("124M").generate(prompt, n_tokens, temperature=0).startswith(published)
+    assert numpy_gpt2.load("gpt2").generate(prompt, n_tokens, temperature=0).startswith(published)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in PARAMETERS])
@@ -44,8 +44,8 @@ def test_the_number_of_parameters(name: str) -> None:
     assert model.tokenizer.encoder == numpy_gpt2.Tokenizer.gpt2().encoder
 
 
-@needs("124M")
+@needs("gpt2")
 def test_the_published_continuations_in_one_batch() -> None:
-    texts = numpy_gpt2.load("124M").generate([prompt for prompt, _, _ in CONTINUATIONS], 40, temperature=0)
+    texts = numpy_gpt2.load("gpt2").generate([prompt for prompt, _, _ in CONTINUATIONS], 40, temperature=0)
     for text, (_, _, published) in zip(texts, CONTINUATIONS, strict=True):
         assert text.startswith(published)

@@ -31,8 +31,8 @@ EXAMPLES = """\
   numpy-gpt2 "Once upon a time"
   numpy-gpt2 "Once upon a time" --max-new-tokens 200 --seed 1
   numpy-gpt2 "Hello, I'm a language model," -n 5
-  numpy-gpt2 "Alan Turing theorized that" --model 124M --greedy
-  numpy-gpt2 "Q: Who was Ada Lovelace? A:" --model 124M --stop "Q:"
+  numpy-gpt2 "Alan Turing theorized that" --model gpt2 --greedy
+  numpy-gpt2 "Q: Who was Ada Lovelace? A:" --model gpt2 --stop "Q:"
   numpy-gpt2 --file prompts.txt --json > continuations.jsonl
   numpy-gpt2 --interactive
   cat letter.txt | numpy-gpt2
@@ -104,7 +104,11 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
         help="generate N continuations at a time, if there are several: more are faster and need more memory "
         "(default: %(default)s)",
     )
-    output.add_argument("--verbose", action="store_true", help="say on standard error why each text ended")
+    output.add_argument(
+        "--verbose",
+        action="store_true",
+        help="say on standard error which folder stands in for the model's own, and why each text ended",
+    )
     add_model_options(parser)
 
 

@@ -66,7 +66,7 @@ class TestText:
         result = run("Once upon a time", "--seed", "1")
         assert (result.returncode, result.stdout) == (0, tiny.generate("Once upon a time", seed=1) + "\n")
         assert result.stderr.startswith(NOTICE)
-        assert "`numpy-gpt2 download 124M`" in result.stderr
+        assert "`numpy-gpt2 download gpt2`" in result.stderr
 
     def test_a_model_that_was_asked_for_is_not_announced(self, tiny: GPT2) -> None:
         result = run("The king", "--model", "tiny", "--greedy", "--max-new-tokens", "10")
@@ -477,7 +477,7 @@ class TestBadInput:
             (["a", "--stop", ""], ["a stop string must be text, and at least one character"]),
             (["a", "--threads", "0"], ["--threads must be a whole number, 1 or more, not 0"]),
             (["a", "--threads", "all"], ["--threads", "'all'"]),
-            (["a", "--model", "125M"], ["there is no model '125M'", "tiny, 124M"]),
+            (["a", "--model", "125M"], ["there is no model '125M'", "tiny, gpt2"]),
             (["a", "--model", ""], ["there is no model ''"]),
             (["a", "--model", "./nowhere"], ["there is no folder nowhere"]),
             (["a", "--model", "/dev/null/"], ["there is no folder /dev/null"]),
@@ -581,7 +581,7 @@ class TestDownload:
         result = run("a", "--model", "distilgpt2")
         assert (result.returncode, result.stdout) == (1, "")
         assert "fetching 11.8MB of distilgpt2 from" in result.stderr.splitlines()[0]
-        assert "vocab.json is not what it should be" in result.stderr.splitlines()[-1]
+        assert "config.json is not that of GPT-2" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs the signals and pipes of POSIX")

@@ -336,6 +336,33 @@ class TestMisbehaviour:
             fetcher.fetch(url, file)
         assert pauses == []
 
+    def test_a_server_that_sends_too_little_at_a_time(
+        self, store: Store, url: str, file: Path, pauses: list[float]
+    ) -> None:
+        """With a clock that goes on by more than a minute with each piece of at most 64 kB."""
+        store.files[PATH], store.etags = CONTENT[:1000], False
+        fetcher = Fetcher(sleep=pauses.append, clock=iter(range(0, 10**6, 61)).__next__)
+        with pytest.raises(OSError, match=r"the server sends less than 1 kB a second, 6 times in a row"):
+            fetcher.fetch(url, file)
+        assert pauses == [*PAUSES]  # what arrived is no progress that would earn more attempts
+        assert not file.exists()
+
+    def test_a_server_that_sends_enough(self, url: str, file: Path, pauses: list[float]) -> None:
+        Fetcher(sleep=pauses.append, clock=iter(range(10**6)).__next__).fetch(url, file)
+        assert pauses == []
+        assert file.read_bytes() == CONTENT
+
+    @pytest.mark.parametrize(
+        "location", ["http://[", "http://a:b/", "ftp://127.0.0.1/", "http://", "//", "http://\x7f/"]
+    )
+    def test_a_redirect_to_nowhere(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, location: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NO_PROXY", "*")
+        store.refusal = lambda path, token: (302, {"Location": location}) if path == PATH else None
+        with pytest.raises(OSError, match=url):
+            Fetcher(timeout=0.2, pauses=()).fetch(url, file)
+
     def test_no_server_listens(self, file: Path, fetcher: Fetcher, pauses: list[float]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
@@ -465,6 +492,42 @@ class TestContent:
         with pytest.raises(ValueError, match="has 1,000,000 bytes, but must have 999,999"):
             fetcher.fetch(url, file, size=999_999)
         assert [*file.parent.iterdir()] == []
+
+    def test_a_file_that_is_too_large_is_not_requested(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path
+    ) -> None:
+        fetcher.fetch(url, file, most=1_000_000)
+        file.unlink()
+        store.requests.clear()
+        with pytest.raises(ValueError, match=rf"{url} has more than 999,999 bytes, which is too much"):
+            fetcher.fetch(url, file, most=999_999)
+        assert store.of(PATH) == []
+
+    def test_a_file_without_end_is_left_at_its_limit(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path
+    ) -> None:
+        store.lengths = False
+        store.faults[PATH] = [Fault(endless=True)]
+        with pytest.raises(ValueError, match=rf"{url} is not what it should be: .* has more than 1,500,000 bytes"):
+            fetcher.fetch(url, file, most=1_500_000)
+        assert [*file.parent.iterdir()] == []
+
+    @pytest.mark.parametrize("content", [CONTENT, OTHER])
+    def test_a_file_that_is_there_and_has_the_right_hash_is_not_requested(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, content: bytes
+    ) -> None:
+        file.write_bytes(content)
+        fetcher.fetch(url, file)
+        assert len(store.of(PATH)) == (content != CONTENT)
+        assert file.read_bytes() == CONTENT
+
+    def test_without_a_hash_a_file_that_is_there_is_requested(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path
+    ) -> None:
+        store.md5 = False
+        file.write_bytes(OTHER)
+        fetcher.fetch(url, file)
+        assert file.read_bytes() == CONTENT
 
     def test_a_file_with_the_wrong_content_is_not_kept(
         self, store: Store, fetcher: Fetcher, url: str, file: Path, pauses: list[float]
