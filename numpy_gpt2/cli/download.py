@@ -6,7 +6,7 @@ import argparse
 
 from ..hub import fetch  # noqa: F401  imported here, so that Ctrl-C while it is imported ends the command silently
 from ..hub.download import download
-from ..hub.listing import describe_models
+from ..hub.listing import describe_models, repositories
 from ..hub.names import EMBEDDED, NAMES, PARAMETERS, model_folder, source
 from .arguments import add_models_dir
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         args.parser.error(str(error))
     if args.list:
-        print(describe_models(names or NAMES, args.models_dir))
+        print(describe_models(names or [*NAMES, *repositories(args.models_dir)], args.models_dir))
         return
     for name in names:
         is_here = name == EMBEDDED

@@ -106,7 +106,10 @@ def run(job: Job) -> None:
                 announce(job, missing)
             fetch_files(job, [name for name in names if not files.is_large(name)])
             fetch_files(job, names)
-            remove_damaged_conversion(job)
+            if is_damaged_conversion(named, folder):
+                file = folder / "model.safetensors"
+                log.warning("%s does not load, and is removed: the next use makes it again from the checkpoint", file)
+                file.unlink()
     except KeyboardInterrupt:
         log.warning("stopped; the partial download of %s is kept, and the next download resumes it", named.name)
         raise
@@ -164,14 +167,6 @@ def fetch_file(job: Job, name: str) -> None:
     job.fetcher.fetch(f"{job.base}/{name}", file, files.expected_size(file), files.most_bytes(file), check)
 
 
-def remove_damaged_conversion(job: Job) -> None:
-    """Removes a damaged `model.safetensors` that was made from one of OpenAI's checkpoints, which is there now."""
-    converted = job.folder / "model.safetensors"
-    if not job.named.repository and converted.exists() and files.complaint(files.load_safetensors, job.folder):
-        log.warning("%s does not load, and is removed: the next use makes it again, from the checkpoint", converted)
-        converted.unlink()
-
-
 # Which files
 
 
@@ -197,8 +192,14 @@ def files_in(folder: Path) -> list[str]:
 def is_intact(named: Source, folder: Path, verify: bool) -> bool:
     """Whether a model is in its folder, and would load."""
     if named.name in PARAMETERS:
-        return not files.complaints(folder, needed(named, folder), verify)
+        return not files.complaints(folder, needed(named, folder), verify) and not is_damaged_conversion(named, folder)
     return is_whole(folder) and not files.complaints(folder, files_in(folder), verify)
+
+
+def is_damaged_conversion(named: Source, folder: Path) -> bool:
+    """Whether a folder of one of OpenAI's models has a damaged `model.safetensors`, made from the checkpoint."""
+    is_there = not named.repository and (folder / "model.safetensors").exists()
+    return is_there and files.complaint(files.load_safetensors, folder) is not None
 
 
 def look_up(job: Job) -> None:

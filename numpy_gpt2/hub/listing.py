@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from . import files
 from .download import in_bytes
-from .names import PARAMETERS, Source, is_whole, model_folder, source
+from .names import PARAMETERS, Source, is_whole, model_folder, models_folder, source
 
 
 def describe_models(names: Iterable[str], models_dir: str | None = None) -> str:
@@ -19,6 +20,13 @@ def describe_models(names: Iterable[str], models_dir: str | None = None) -> str:
     lines = [describe(name, models_dir) for name in names]
     spare = [spare_files(named, models_dir) for name in names if (named := source(name)) and not named.repository]
     return "\n".join([*lines, *filter(None, spare)])
+
+
+def repositories(models_dir: str | None = None) -> list[str]:
+    """The names of the models that have been fetched from the hub as `owner/name`, with or without a revision."""
+    folder = models_folder(models_dir)
+    paths = [file.parent.relative_to(folder).as_posix() for file in sorted(folder.glob("*/*/config.json"))]
+    return [unquote(path) for path in paths]
 
 
 def describe(name: str, models_dir: str | None) -> str:

@@ -130,6 +130,30 @@ class TestDownload:
         download("124M", base_url=url, fetcher=fetcher)
         assert store.requests == []
 
+    @pytest.mark.parametrize("name", ["124M", "distilgpt2"])
+    def test_whatever_would_not_load_is_fetched_again(
+        self, store: Store, url: str, fetcher: Fetcher, name: str
+    ) -> None:
+        """Each file in turn is a login page, which an earlier download or another program has left."""
+        folder = download(name, base_url=url, fetcher=fetcher)
+        for file in sorted(folder.glob("[!.]*")):
+            file.write_bytes(b"<!DOCTYPE html>\n<html>Log in</html>\n")
+            store.requests.clear()
+            assert download(name, base_url=url, fetcher=fetcher) == folder
+            assert_arrived(store, name, folder)
+            assert store.of(f"/{name}/{file.name}")
+
+    def test_a_damaged_conversion_is_removed_and_its_checkpoint_kept(
+        self, store: Store, url: str, fetcher: Fetcher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = download("124M", base_url=url, fetcher=fetcher)
+        for content in (b"damaged", store.files["/distilgpt2/model.safetensors"][:-100]):
+            (folder / "model.safetensors").write_bytes(content)
+            download("124M", base_url=url, fetcher=fetcher)
+            assert "model.safetensors does not load, and is removed: the next use makes it again" in caplog.text
+            assert_arrived(store, "124M", folder)
+            caplog.clear()
+
     def test_each_door_has_its_own_folder(self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path) -> None:
         for name in ("gpt2", "124M"):
             assert download(name, tmp_path / "here", url, fetcher=fetcher) == tmp_path / "here" / name

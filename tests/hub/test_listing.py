@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from numpy_gpt2.hub.listing import describe_models
+from numpy_gpt2.hub.listing import describe_models, repositories
 from numpy_gpt2.hub.names import NAMES, model_folder
 
 TINY = model_folder("tiny")
@@ -57,3 +57,7 @@ def test_another_model_on_the_hub(put: Callable[[str], Path], tmp_path: Path) ->
     assert describe_models(["owner/name"], str(tmp_path)) == "owner/name         -  a model to download"
     folder = put("owner/name")
     assert describe_models(["owner/name"], str(tmp_path)) == f"owner/name    11.8MB  {folder}"
+    put("owner/name@refs/pr/1")
+    put("gpt2")
+    assert repositories(str(tmp_path)) == ["owner/name", "owner/name@refs/pr/1"]
+    assert repositories(str(tmp_path / "nowhere")) == []
