@@ -5,7 +5,9 @@ The first takes effect when this module is imported, so `main` imports it before
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 
 def end_silently() -> None:
@@ -16,8 +18,16 @@ def end_silently() -> None:
 
 def raise_again() -> None:
     """Makes Ctrl-C raise KeyboardInterrupt again, since there may be something to clean up from now on."""
+    sys.unraisablehook = end_at_once
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_at_once(unraisable: sys.UnraisableHookArgs) -> None:
+    """Ends the process if Ctrl-C came where Python cannot raise, but only prints, such as in a finalizer."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        os._exit(130)
+    sys.__unraisablehook__(unraisable)
 
 
 end_silently()

@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments, by default those of the process, and returns its exit status."""
     try:
         command = parse(list(sys.argv[1:] if arguments is None else arguments))
+        process.log_to_standard_error()
     finally:
         interrupts.raise_again()
-    process.log_to_standard_error()
     return process.run(command)
 
 

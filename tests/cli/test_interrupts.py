@@ -68,3 +68,31 @@ def test_the_command_ends_silently_while_it_imports_numpy() -> None:
 
 def test_ctrl_c_raises_again_after_arguments_that_are_refused() -> None:
     assert output(REFUSED) == ["raises"]
+
+
+FINALIZER = """
+import signal
+from numpy_gpt2.cli import interrupts
+
+class Connection:
+    def __del__(self):
+        {what}
+
+interrupts.raise_again()
+connection = Connection()
+del connection
+print("still here")
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "out", "err"),
+    [("signal.raise_signal(signal.SIGINT)", 130, "", ""), ("1 / 0", 0, "still here\n", "ZeroDivisionError")],
+)
+def test_ctrl_c_in_a_finalizer_ends_silently(what: str, status: int, out: str, err: str) -> None:
+    """There Python would print a traceback, and go on."""
+    code = FINALIZER.format(what=what)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (status, out)
+    assert err in result.stderr
+    assert bool(err) == bool(result.stderr)
