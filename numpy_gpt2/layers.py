@@ -139,7 +139,8 @@ def causal_mask(positions: Array, n_key: int) -> Array:
 def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     """Gives each position a weighted average of the values at the positions that it may see.
 
-    attention(q, k, v, mask) = softmax(q k^T / sqrt(d_head), minus infinity where mask is False) v
+    attention(q, k, v, mask) = softmax(scores) v
+    scores = q k^T / sqrt(d_head), and minus infinity where mask is False
 
     Each position has three vectors: a query (what it looks for), a key (what it can be found by) and a value
     (what it hands over). The score of a query and a key is their dot product. Softmax turns the scores of a
@@ -157,7 +158,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
            [2.]])
     """
     scores = (q / math.sqrt(q.shape[-1])) @ np.swapaxes(k, -1, -2)  # [..., n_query, n_key]
-    np.copyto(scores, -math.inf, where=~mask)
+    np.copyto(scores, -math.inf, where=np.logical_not(mask))
     weights = softmax(scores)  # [..., n_query, n_key]
     return weights @ v  # [..., n_query, d_head]
 

@@ -117,13 +117,8 @@ def shapes(hparams: HParams) -> dict[str, tuple[int, ...]]:
     >>> shapes(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))["h0/attn/c_attn/w"]
     (2, 6)
     """
-    shape_of: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, shape: tuple[int, ...]) -> Array:
-        shape_of[name] = shape
-        return np.empty(0)  # not used: only the shape is wanted
-
-    build(hparams, note)
+    shape_of: dict[str, Any] = {}
+    build(hparams, shape_of.setdefault)  # takes a name and a shape, as `make` does
     return shape_of
 
 

@@ -133,9 +133,10 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
     Args:
         logits: `[n_vocab]`.
         rng: where the randomness comes from.
-        ids, options: as for `adjust`.
+        ids, options: as for `adjust`. Their values are not checked here; `check_sampling` does that.
 
     Raises:
+        TypeError: there is no option of a given name.
         ValueError: a logit is NaN or infinity, or all are minus infinity.
     """
     if not math.isfinite(logits.max()):
@@ -216,14 +217,21 @@ OPTIONS = (
 NAMES = frozenset(option.name for option in OPTIONS)
 
 
-def check_names(options: Mapping[str, float]) -> None:
+def check_names(options: Mapping[str, float], others: Sequence[str] = ()) -> None:
     """Checks that there are sampling options of these names.
+
+    Args:
+        options: the values by name.
+        others: names of other options, which somebody who misspelled one may have meant.
 
     Raises:
         TypeError: there is none of one of them.
     """
     if unknown := options.keys() - NAMES:
-        raise TypeError(f"there is no sampling option {min(unknown)!r}")
+        import difflib  # not needed, and so not imported, when nothing is wrong
+
+        close = difflib.get_close_matches(min(unknown), [*NAMES, *others], n=1)
+        raise TypeError(f"{min(unknown)!r} is not an option here" + "".join(f"; did you mean {n!r}?" for n in close))
 
 
 def check_sampling(**options: float) -> dict[str, float]:

@@ -42,8 +42,8 @@ EFFECTIVE: dict[str, Any] = {
     "repetition_penalty": 1.5,
     "temperature": 1.5,
     "top_k": 20,
-    "top_p": 0.7,
-    "min_p": 0.1,
+    "top_p": 0.8,
+    "min_p": 0.25,
 }
 
 
@@ -346,7 +346,7 @@ def test_the_penalty_counts_at_temperature_0_as_well() -> None:
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="there is no sampling option 'temprature'"):
+    with pytest.raises(TypeError, match="'temprature' is not an option here; did you mean 'temperature'"):
         check_sampling(temprature=0)
-    with pytest.raises(TypeError, match="there is no sampling option 'temprature'"):
+    with pytest.raises(TypeError, match="'temprature' is not an option here; did you mean 'temperature'"):
         next_token(np.zeros(3), np.random.default_rng(0), temprature=0)

@@ -5,6 +5,7 @@ The first takes effect when this module is imported, so `main` imports it before
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,14 +14,16 @@ import sys
 def end_silently() -> None:
     """Makes Ctrl-C end the process without a word, unless it is ignored, as it is for a job in the background."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with contextlib.suppress(ValueError):  # not the main thread, which alone may do this
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def raise_again() -> None:
     """Makes Ctrl-C raise KeyboardInterrupt again, since there may be something to clean up from now on."""
     sys.unraisablehook = end_at_once
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_at_once(unraisable: sys.UnraisableHookArgs) -> None:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(given: list[str]) -> Callable[[], object]:
-    """What the arguments ask for, to be called. Help, and a complaint about the arguments, end the program here."""
+    """Returns a function that does what the arguments ask for. Help, and a complaint about them, end the program."""
     if given[:1] in (["-h"], ["--help"]):
         whole_parser().parse_args(given)
     name = given.pop(0) if given and given[0] in SUBCOMMANDS else None
@@ -54,13 +54,18 @@ def parse(given: list[str]) -> Callable[[], object]:
     parser = ArgumentParser(prog=f"{COMMAND} {name or 'generate'}", **texts(subcommand))
     subcommand.add_options(parser)
     if name is None:
-        add_own_options(parser)
+        add_own_options(parser, hidden=True)
     args, others = parser.parse_known_args(given)
+    is_bare = name is None and "--" not in given
+    if is_bare and args.prompt in SUBCOMMANDS:
+        parser.error(
+            f"the name of a subcommand comes first: {COMMAND} {args.prompt} ...; as a prompt, it goes after --"
+        )
+    hint = nearly_a_subcommand(args.prompt) if is_bare else ""
+    if others:
+        args.parser.error(complain(name or "generate", args.parser, given, others) + hint)
     if name is None and args.print_completion:
         return lambda: print(completion(args.print_completion))
-    hint = nearly_a_subcommand(args.prompt) if name is None and "--" not in given else ""
-    if others:
-        args.parser.error(complain(name or "generate", given, others) + hint)
 
     def command() -> None:
         if hint:
@@ -98,16 +103,20 @@ def whole_parser(with_bare_prompt: bool = False) -> ArgumentParser:
     return parser
 
 
-def add_own_options(parser: ArgumentParser) -> None:
+def add_own_options(parser: ArgumentParser, hidden: bool = False) -> None:
     """Adds the options of the command itself, which do not go with a subcommand."""
-    group = parser.add_argument_group("about the command")
-    group.add_argument("--version", action="version", version=f"numpy_gpt2 {__version__}")
-    group.add_argument(
-        "--print-completion",
-        metavar="SHELL",
-        choices=SHELLS,
-        help="print a script for tab completion in bash, zsh or fish (docs/guide.md says where to put it)",
-    )
+    version = f"numpy_gpt2 {__version__}"
+    own = [
+        parser.add_argument("--version", action="version", version=version, help="print the version"),
+        parser.add_argument(
+            "--print-completion",
+            metavar="SHELL",
+            choices=SHELLS,
+            help="print a script for tab completion in bash, zsh or fish (docs/guide.md says where to put it)",
+        ),
+    ]
+    for action in own:
+        action.help = argparse.SUPPRESS if hidden else action.help
 
 
 def completion(shell: str) -> str:
@@ -136,8 +145,10 @@ def all_actions(command: str, parser: argparse.ArgumentParser) -> Iterator[tuple
                 yield from all_actions(f"{command} {name}", subparser)
 
 
-def complain(name: str, given: Sequence[str], others: Sequence[str]) -> str:
-    """What is wrong with the arguments that a subcommand does not know, among those given."""
+def complain(name: str, parser: ArgumentParser, given: Sequence[str], others: Sequence[str]) -> str:
+    """What is wrong with the arguments that the parser of a subcommand does not know, among those given."""
+    import difflib  # only where something is wrong
+
     options = [argument for argument in others if argument.startswith("-")]
     if "--" in given and others[0].startswith("-") and others[0] in given[given.index("--") :]:
         return f"what follows -- is the prompt: {others[0]} must come before it"
@@ -147,7 +158,8 @@ def complain(name: str, given: Sequence[str], others: Sequence[str]) -> str:
     for command, action in all_actions(COMMAND, whole_parser()):
         if options and options[0].partition("=")[0] in action.option_strings:
             return f"{complaint}; `{command}` has {action.option_strings[-1]}"
-    return complaint
+    close = difflib.get_close_matches(options[0], parser._option_string_actions, n=1) if options else []
+    return complaint + "".join(f"; did you mean {name}?" for name in close)
 
 
 def nearly_a_subcommand(prompt: str | None) -> str:

@@ -11,7 +11,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that complains in one line, keeps line breaks, and takes `--top_k` for `--top-k`."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
         self.set_defaults(parser=self)  # so that whoever has the arguments can complain about them: args.parser.error
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

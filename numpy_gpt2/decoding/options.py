@@ -11,7 +11,7 @@ from .. import checks, sampling, tokenizer
 
 
 class Options(NamedTuple):
-    """How texts are to be continued; `GPT2.generate` says what each option means. `check_options` makes one."""
+    """How texts are to be continued, as `check_options` returns it; `GPT2.generate` says what each option means."""
 
     max_new_tokens: int | None
     max_length: int | None
@@ -44,18 +44,13 @@ def check_options(
     return_full_text: bool = False,
     **others: Any,
 ) -> Options:
-    """Checks the options. The others are sampling options; those not given have their default.
+    """Checks the options; the others are sampling options, with their defaults where they are not given.
 
     Raises:
         TypeError: there is no option of this name.
         ValueError: an option is out of its range, or two options exclude each other.
     """
-    if unknown := others.keys() - sampling.NAMES:
-        import difflib  # not needed, and so not imported, when nothing is wrong
-
-        close = difflib.get_close_matches(min(unknown), [*Options._fields[:-1], *sampling.NAMES], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise TypeError(f"there is no option {min(unknown)!r}{hint}")
+    sampling.check_names(others, Options._fields[:-1])
     if max_new_tokens is not None and max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
     return Options(

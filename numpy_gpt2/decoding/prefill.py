@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ TOKENS_AT_ONCE = 256
 
 
 class Reading(threading.local):
-    """How this thread reads, so that one that wants whole texts, to record a pass, does not change the others."""
+    """How texts are read, for each thread: recording a pass in one thread leaves the others as they are."""
 
     tokens_at_once: int | None = TOKENS_AT_ONCE
 
@@ -57,31 +58,38 @@ def embed(ids: Array, params: Params, past: Past | None = None, token_type_ids: 
 
 
 def read(
+    ids: Array, params: Params, n_head: int, past: Past | None = None, token_type_ids: Array | None = None
+) -> Array:
+    """Reads texts, in pieces: everything that the model does before the output head.
+
+    Shapes: ids and token_type_ids `[n_batch, n_seq]` to `[n_batch, n_seq, n_embd]`.
+    """
+    return np.concatenate(run_on_pieces(model.transformer, ids, params, n_head, past, token_type_ids), axis=1)
+
+
+def run_on_pieces(
+    run: Callable[..., Any],
     ids: Array,
     params: Params,
     n_head: int,
     past: Past | None = None,
     token_type_ids: Array | None = None,
-    run: Callable[..., Array] | None = None,
-) -> Array:
-    """Reads texts, in pieces: everything that the model does before the output head.
+) -> list[Any]:
+    """Embeds texts piece by piece, and runs a function with the arguments of `model.transformer` on each piece.
 
-    Args:
-        ids, token_type_ids: `[n_batch, n_seq]`.
-        params, n_head: the model.
-        past: what the ids continue. If reading is interrupted, none of them is added to it.
-        run: what to run on the embedded tokens of each piece, in place of `model.transformer`.
+    If that is interrupted, the past is as it was before.
+
+    Shapes: ids and token_type_ids `[n_batch, n_seq]`.
 
     Returns:
-        What `run` returns of each piece, joined: `[n_batch, n_seq, n_embd]`.
+        What the function returns for each piece.
     """
-    run = run or model.transformer
     n_batch, n_seq = ids.shape
     at_once = _reading.tokens_at_once
     length = n_seq if at_once is None else max(1, at_once // n_batch)
     if past is None and n_seq > length:
         past = Past(params, n_head, n_batch, capacity=n_seq)
-    lengths = None if past is None else past.lengths.copy()
+    lengths = past and past.lengths.copy()
     results = []
     try:
         for i in range(0, n_seq, length):
@@ -89,10 +97,10 @@ def read(
             x = embed(ids[:, i : i + length], params, past, types)
             results.append(run(x, params, n_head, past))
     except BaseException:
-        if past is not None and lengths is not None:
+        if past:
             past.lengths[:] = lengths
         raise
-    return np.concatenate(results, axis=-2)
+    return results
 
 
 def logits(

@@ -16,13 +16,14 @@ def hidden_states(ids: Array, params: Params, n_head: int, token_type_ids: Array
     Shapes: `[n_batch, n_seq]` to n_layer + 1 times `[n_batch, n_seq, n_embd]`.
     Source: `GPT2Model` in Hugging Face's transformers, with `output_hidden_states`.
     """
-    return [*prefill.read(ids, params, n_head, token_type_ids=token_type_ids, run=all_states)]
+    pieces = prefill.run_on_pieces(all_states, ids, params, n_head, token_type_ids=token_type_ids)
+    return [np.concatenate(states, axis=1) for states in zip(*pieces, strict=True)]
 
 
-def all_states(x: Array, params: Params, n_head: int, past: Past | None = None) -> Array:
-    """`model.transformer`, which returns only the last of the hidden states.
+def all_states(x: Array, params: Params, n_head: int, past: Past | None = None) -> list[Array]:
+    """Like `model.transformer`, but returns all hidden states, not only the last.
 
-    Shapes: `[n_batch, n_seq, n_embd]` to `[n_layer + 1, n_batch, n_seq, n_embd]`.
+    Shapes: `[n_batch, n_seq, n_embd]` to n_layer + 1 times the same.
     """
     n_seq = x.shape[1]
     layer_pasts = [None] * len(params.h) if past is None else past.layers(n_seq)
@@ -32,4 +33,4 @@ def all_states(x: Array, params: Params, n_head: int, past: Past | None = None) 
         x = layers.block(x, block, n_head, layer_past)
     if past is not None:
         past.lengths += n_seq
-    return np.stack([*states, layers.layer_norm(x, params.ln_f)])
+    return [*states, layers.layer_norm(x, params.ln_f)]

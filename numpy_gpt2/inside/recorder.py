@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import fnmatch
 import inspect
 import linecache
@@ -28,9 +29,6 @@ from ..evaluation import hidden_states
 from ..machine.backend import to_host
 from ..machine.products import product
 from ..params import Array, Block, Params
-
-# What stands for a key that a pass could not see yet, where that is not 0.
-UNSEEN = {"scores": -math.inf}
 
 
 class Step(NamedTuple):
@@ -56,40 +54,38 @@ class Trace(Mapping[str, Array]):
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._arrays: dict[str, Array] = {}
+        self._arrays: dict[str, Array] | None = None
         self._second_names: dict[str, str] = {}
-        self._is_filled = False
 
     def __getitem__(self, name: str) -> Array:
-        if not self._is_filled:
+        if self._arrays is None:
             raise KeyError("nothing is here yet: a trace is filled at the end of its `with` block")
         try:
             return self._arrays[self._second_names.get(name, name)]
         except KeyError:
-            raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded") from None
+            close = difflib.get_close_matches(name, [*self._arrays, *self._second_names], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded{hint}") from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
+        return iter(self._arrays or ())
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._arrays or ())
 
     __eq__ = object.__eq__  # that of a mapping would compare arrays
     __hash__ = object.__hash__
 
-    def fill(self, arrays: Mapping[Step, Array], second_names: Mapping[str, str]) -> None:
+    def fill(self, arrays: dict[str, Array], second_names: dict[str, str]) -> None:
         """Adds what was recorded, at the end of the `with` block."""
-        self.steps += arrays
-        self._arrays.update({step.name: array for step, array in arrays.items()})
-        self._second_names.update(second_names)
-        self._is_filled = True
+        self._arrays, self._second_names = arrays, second_names
 
     def __repr__(self) -> str:
         return f"<Trace of {len(self)} arrays>"
 
 
 @contextlib.contextmanager
-def trace(names: str | Iterable[str] = "*", steps: bool = False) -> Iterator[Trace]:
+def trace(names: str | Iterable[str] = "*", *, steps: bool = False) -> Iterator[Trace]:
     """Records what the model computes in a `with` block. The `Trace` is filled when the block ends.
 
     A name says where an array belongs: the block and the checkpoint's name of the part, then the name of the
@@ -103,8 +99,7 @@ def trace(names: str | Iterable[str] = "*", steps: bool = False) -> Iterator[Tra
         h3                 the residual stream after block 3
 
     The second value of a variable in the same call is numbered: `x`, then `x_2`. A variable that is changed in
-    part, such as by `hidden[..., 3] = 0`, is recorded as it is at the end of the function. What a function does to
-    an array that it is given is not seen: `scores` are those before the mask.
+    part, such as by `hidden[..., 3] = 0`, or by `np.copyto`, is recorded as it is at the end of the function.
     Arrays are copies, and each is kept once. Keys and values are those of the new positions.
 
     A prompt is read in one piece. A pass that continues the text of the pass before it, with the same past, is
@@ -146,11 +141,11 @@ def trace(names: str | Iterable[str] = "*", steps: bool = False) -> Iterator[Tra
 
 
 class Statement(NamedTuple):
-    """An assignment in a function."""
+    """A statement in a function that gives variables a value."""
 
     line: int
     variables: tuple[str, ...]  # those that get a value
-    changed: tuple[str, ...]  # those that get a value in part: `logits[:, i] = ...`
+    changed: tuple[str, ...]  # those that get a value in part: `logits[:, i] = ...`, `np.copyto(logits, ...)`
 
 
 class Record:
@@ -180,6 +175,7 @@ class Recorder:
         self.records: list[Record] = []
         self.second_names: dict[str, Record] = {}
         self.used: set[str] = set()  # names in this pass
+        self.is_embedded = False  # whether `embed` has begun the pass that `transformer` will continue
         self.past: Past | None = None  # of the last pass,
         self.lengths: Array | None = None  # and its lengths after that pass
         self.returned: Array | None = None  # by the last call,
@@ -199,8 +195,11 @@ class Recorder:
         name, past = frame.f_code.co_name, frame.f_locals.get("past")
         if name == "embed" and (parent is None or parent.code.co_name != "embed"):
             self.begin_pass(past, frame.f_locals["ids"].shape[1])
-        elif name in ("transformer", "all_states") and frame.f_locals["x"] is not self.returned:
-            self.begin_pass(past, frame.f_locals["x"].shape[1])  # vectors of somebody's own, and not from `embed`
+            self.is_embedded = True
+        elif name in ("transformer", "all_states"):
+            if not self.is_embedded:  # the caller's own vectors, not those of `embed`
+                self.begin_pass(past, frame.f_locals["x"].shape[1])
+            self.is_embedded = False
         return Call(self, frame, parent)
 
     def begin_pass(self, past: Past | None, n_seq: int) -> None:
@@ -232,14 +231,16 @@ class Recorder:
 
     def end(self, trace: Trace) -> None:
         """Fills the trace, where the arrays of several passes are joined, and releases everything."""
-        arrays: dict[Step, Array] = {}
+        arrays: dict[str, Array] = {}
         records_of: dict[str, list[Record]] = {}
         for record in self.records:
             if record.array is not None:
                 records_of.setdefault(record.name, []).append(record)
         for name, records in records_of.items():
-            array = join([cast(Array, record.array) for record in records], UNSEEN.get(name.rpartition("/")[2], 0))
-            arrays[Step(name, array.shape, records[0].file, records[0].line)] = array
+            unseen = -math.inf if name.endswith("/scores") else 0  # for a key that a pass could not see yet
+            array = join([cast(Array, record.array) for record in records], unseen)
+            trace.steps.append(Step(name, array.shape, records[0].file, records[0].line))
+            arrays[name] = array
         trace.fill(arrays, {name: record.name for name, record in self.second_names.items()})
         for record in self.records:
             record.array = None
@@ -395,7 +396,7 @@ def functions_of(module: Any) -> list[Callable[..., Any]]:
 
 
 def assignments(function: Callable[..., Any]) -> dict[int, Statement]:
-    """The assignments in a function, by line. A statement of several lines is listed for each of them."""
+    """What gives variables a value in a function, by line. A statement of several lines is listed for each of them."""
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -408,9 +409,13 @@ def assignments(function: Callable[..., Any]) -> dict[int, Statement]:
             targets = [each for target in left for each in ast.walk(target)]
             variables = [each.id for each in targets if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
             parts = [each.value for each in targets if isinstance(each, ast.Subscript)]
-            changed = [part.id for part in parts if isinstance(part, ast.Name)]
-            statement = Statement(first + node.lineno - 1, tuple(variables), tuple(changed))
-            statements.update(dict.fromkeys(range(statement.line, first + (node.end_lineno or 0)), statement))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "np.copyto":
+            variables, parts = [], node.args[:1]
+        else:
+            continue
+        changed = [part.id for part in parts if isinstance(part, ast.Name)]
+        statement = Statement(first + node.lineno - 1, tuple(variables), tuple(changed))
+        statements.update(dict.fromkeys(range(statement.line, first + (node.end_lineno or 0)), statement))
     return statements
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # how file systems say so
 
 
 def read_text(file: Path) -> str:
@@ -127,6 +130,7 @@ def locked(folder: Path) -> Iterator[None]:
             log.warning("another process is writing to %s: waiting until it is done", folder)
             held = lock.acquire()
     except OSError as error:
-        raise OSError(error.errno, f"the folder cannot be locked ({error.strerror})", os.fspath(folder)) from None
+        reason = "the file system has no locks" if error.errno in WITHOUT_LOCKS else error.strerror
+        raise OSError(error.errno, reason, os.fspath(folder)) from None
     with held:
         yield

@@ -49,6 +49,20 @@ except SystemExit:
 """
 
 
+# Imports and calls the command in another thread.
+THREAD = """
+import threading
+
+def run():
+    from numpy_gpt2.cli.main import main
+    print(main(["The king", "--model", "tiny", "--max-new-tokens", "1"]))
+
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
 def output(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
@@ -64,6 +78,10 @@ def test_ctrl_c(before: str, after: list[str]) -> None:
 
 def test_the_command_ends_silently_while_it_imports_numpy() -> None:
     assert output(COMMAND) == ["SIG_DFL", "raises"]
+
+
+def test_another_thread_than_the_main_one_leaves_it_alone() -> None:
+    assert output(THREAD)[-1] == "0"
 
 
 def test_ctrl_c_raises_again_after_arguments_that_are_refused() -> None:

@@ -78,6 +78,11 @@ class TestSubcommand:
         result = run("score", "-", "--model", "tiny", input="The king was very angry.")
         assert result.stdout.startswith("probability")
 
+    @pytest.mark.parametrize("name", SUBCOMMANDS)
+    def test_options_before_a_subcommand_do_not_make_a_prompt_of_it(self, name: str) -> None:
+        for args in (["--greedy", name], ["--model", "tiny", name, "story.txt"]):
+            assert f"the name of a subcommand comes first: numpy-gpt2 {name} ..." in error_line(run(*args))
+
     def test_explore_needs_a_view(self) -> None:
         assert "the following arguments are required: VIEW" in error_line(run("explore"))
 
@@ -146,6 +151,14 @@ class TestHints:
     def test_an_option_that_no_subcommand_has(self) -> None:
         line = error_line(run("The king", "--no-such-option"))
         assert "unrecognized arguments: --no-such-option (`numpy-gpt2 generate --help` lists the options)" in line
+
+    def test_an_option_that_is_nearly_another(self) -> None:
+        for args in (["The king", "--temprature", "2"], ["explore", "next", "The king", "--temprature", "2"]):
+            assert "unrecognized arguments: --temprature; did you mean --temperature?" in error_line(run(*args))
+
+    def test_names_of_options_are_not_abbreviated(self) -> None:
+        """So that `download --model` is not taken for --models-dir."""
+        assert "unrecognized arguments: --model;" in error_line(run("download", "--list", "--model", "folder"))
 
 
 class TestHelp:
@@ -316,6 +329,9 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
         result = subprocess.run([bash, "-c", script, "bash", *words], capture_output=True, text=True, check=True)
         assert result.stdout.split() == expected
+
+    def test_wrong_arguments_beside_it(self) -> None:
+        assert "unrecognized arguments: --bogus" in error_line(run("--print-completion", "bash", "--bogus"))
 
     def test_without_shtab(self) -> None:
         code = "import sys; sys.modules['shtab'] = None; from numpy_gpt2.cli.main import main; sys.exit(main())"

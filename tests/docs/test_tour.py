@@ -34,7 +34,8 @@ def executed(written: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         if cell.cell_type == "code":
             cell.outputs = []
     folder = str(tmp_path_factory.mktemp("tour"))
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": folder}}).execute()
+    settings = {"timeout": 600, "coalesce_streams": True}  # a busy machine prints the text of a cell in several parts
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": folder}}, **settings).execute()
     return notebook
 
 
