@@ -1,4 +1,4 @@
-"""`numpy-gpt2 download`: fetches released models."""
+"""`numpy-gpt2 download`: fetches models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..hub.listing import describe_models, repositories
 from ..hub.names import EMBEDDED, NAMES, PARAMETERS, model_folder, source
 from .arguments import add_models_dir
 
-HELP = "fetch a released model"
+HELP = "fetch a model"
 DESCRIPTION = (
     "Fetch GPT-2 models. Files that are intact are not fetched again; an interrupted download is resumed. The names "
     "gpt2 to gpt2-xl fetch the released weights from Hugging Face's hub, 124M to 1558M the same weights as OpenAI's "

@@ -1,5 +1,5 @@
 """The released models: names, folders on disk, and downloads.
 
-`names` finds a model's folder, `download` knows the files of each model and where they come from, and `fetch` gets one
-file from a server.
+`names` says where a model comes from and finds its folder, `files` what each file must be, `huggingface` what the user
+has of Hugging Face's; `download` fetches a model, `fetch` one file, and `listing` shows what is on disk.
 """

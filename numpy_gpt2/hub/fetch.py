@@ -32,7 +32,8 @@ TIMEOUT = 30.0  # seconds without a byte from the server, after which a connecti
 PAUSES = (1, 2, 4, 8, 16)  # seconds before each retry; from the start again after an attempt that made progress
 CHUNK = 2**16  # bytes written at a time, and so the most that is lost when the process is killed
 LEAST, PERIOD = 60_000, 60.0  # a server that sends fewer bytes in so many seconds counts as broken, too
-HUB_ERRORS = {  # what the header X-Error-Code of Hugging Face's hub means
+HUB_ERRORS = {  # what the header X-Error-Code of Hugging Face's hub means, or else X-Error-Message
+    "Invalid credentials in Authorization header": "it does not accept the token, in HF_TOKEN or of `hf auth login`",
     "RepoNotFound": "there is no such repository, or it is private: then HF_TOKEN must be a token that may read it",
     "RevisionNotFound": "the repository has no such revision",
     "GatedRepo": "its authors give access on request: ask for it on the model's page, and set HF_TOKEN to your token",
@@ -297,13 +298,13 @@ def check_status(url: str, response: requests.Response) -> None:
         TransientError: the server cannot answer at the moment.
     """
     status = f"the server answers {response.status_code} {response.reason}"
-    code = response.headers.get("X-Error-Code", "")
+    code, message = (response.headers.get(f"X-Error-{name}", "") for name in ("Code", "Message"))
     if response.status_code in (404, 410) and code not in HUB_ERRORS:
         raise FileNotFoundError(f"{url}: {status}: it has no such file")
     if response.status_code in (408, 429) or response.status_code >= 500:
         raise TransientError(status)
     if response.status_code != 200:
-        reason = HUB_ERRORS.get(code) or response.headers.get("X-Error-Message", "")[:200]
+        reason = HUB_ERRORS.get(code) or HUB_ERRORS.get(message, message[:200])
         raise OSError(f"{url}: {status}{reason and ': '}{reason}")
 
 
