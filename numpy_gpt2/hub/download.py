@@ -164,7 +164,7 @@ def fetch_file(job: Job, name: str) -> None:
         OSError, ValueError: as for `Fetcher.fetch`.
     """
     file, check = job.folder / name, partial(files.check, name=name, verify=job.verify)
-    job.fetcher.fetch(f"{job.base}/{name}", file, files.expected_size(file), files.most_bytes(file), check)
+    job.fetcher.fetch(f"{job.base}/{name}", file, files.sizes(file), check)
 
 
 # Which files

@@ -100,8 +100,7 @@ class Fetcher:
         self,
         url: str,
         file: Path,
-        size: int | None = None,
-        most: int | None = None,
+        sizes: range | None = None,
         check: Callable[[Path], object] = lambda _: None,
     ) -> None:
         """Fetches a file, unless it is there and has the hash of the server's. An earlier partial file is completed.
@@ -109,8 +108,7 @@ class Fetcher:
         Args:
             url: the address.
             file: where to put the file. No other process may fetch to there at the same time: see `files.locked`.
-            size: the size in bytes that the file must have, if it is known.
-            most: the most bytes that it may have.
+            sizes: the sizes in bytes that the file may have, if they are known.
             check: raises a ValueError if the content of a received file is wrong.
 
         Raises:
@@ -119,7 +117,7 @@ class Fetcher:
                 full.
             ValueError: the server has something else, of which nothing is kept.
         """
-        self._retry(url, lambda: self._fetch(url, file, size, most, check))
+        self._retry(url, lambda: self._fetch(url, file, sizes, check))
 
     def _retry(self, url: str, attempt: Callable[[], T]) -> T:
         """Repeats an attempt until it succeeds, or until too many in a row have failed without progress."""
@@ -148,10 +146,10 @@ class Fetcher:
         remote = describe(response)
         return remote._replace(size=remote.size or None)  # some servers give the size of an empty body, 0
 
-    def _fetch(self, url: str, file: Path, size: int | None, most: int | None, check: Callable[[Path], object]) -> None:
+    def _fetch(self, url: str, file: Path, sizes: range | None, check: Callable[[Path], object]) -> None:
         """Makes one attempt at `fetch`."""
         remote = self._ask(url)
-        check_size(url, remote.size, size, most)
+        check_size(url, remote.size, sizes)
         try:
             if remote.digests and file.exists() and has_digests(file, remote):
                 check(file)
@@ -160,9 +158,9 @@ class Fetcher:
             remove_parts(file, keep=part)
             n_received = part.stat().st_size if remote.etag and part.exists() else 0
             if n_received == 0 or n_received != remote.size:
-                remote, part = self._receive(url, file, remote, n_received, most)
+                remote, part = self._receive(url, file, remote, n_received, sizes)
             verify(part, remote)
-            check_size(url, part.stat().st_size, size, most)
+            check_size(url, part.stat().st_size, sizes)
             check(part)
         except ValueError as error:
             remove_parts(file)
@@ -170,7 +168,9 @@ class Fetcher:
         sync(part)
         part.replace(file)
 
-    def _receive(self, url: str, file: Path, remote: Remote, n_received: int, most: int | None) -> tuple[Remote, Path]:
+    def _receive(
+        self, url: str, file: Path, remote: Remote, n_received: int, sizes: range | None
+    ) -> tuple[Remote, Path]:
         """Appends the rest of a file to its partial file, or starts from the beginning.
 
         Args:
@@ -178,7 +178,7 @@ class Fetcher:
             file: the final file.
             remote: what the server has announced about the file.
             n_received: the size of the partial file.
-            most: the most bytes that the file may have.
+            sizes: as for `fetch`.
 
         Returns:
             What the server announces about the version that was received, and the partial file with it.
@@ -195,9 +195,9 @@ class Fetcher:
             else:
                 check_status(url, response)
                 announced, remote = remote, describe(response)  # the file may have changed since it was announced
-                sizes = (announced.size, remote.size)
-                if remote.etag == announced.etag and None not in sizes and remote.size != announced.size:
-                    raise TransientError(f"the server first announced {sizes[0]:,} bytes, then {sizes[1]:,}")
+                both = (announced.size, remote.size)
+                if remote.etag == announced.etag and None not in both and remote.size != announced.size:
+                    raise TransientError(f"the server first announced {both[0]:,} bytes, then {both[1]:,}")
                 remove_parts(file)
                 n_received, part = 0, part_file(url, file, remote)
             with (
@@ -208,7 +208,8 @@ class Fetcher:
                     for chunk in self._chunks(response):
                         write(opened, chunk, file)
                         progress.update(len(chunk))
-                        check_size(url, opened.tell(), None, most)
+                        if sizes is not None and opened.tell() >= sizes.stop:
+                            check_size(url, opened.tell(), sizes)
                 except urllib3.exceptions.HTTPError as error:
                     raise TransientError(in_words(error), opened.tell()) from error
         return remote, part
@@ -355,16 +356,15 @@ def remove_parts(file: Path, keep: Path | None = None) -> None:
             part.unlink()
 
 
-def check_size(url: str, size: int | None, expected: int | None, most: int | None) -> None:
-    """Compares the size of a file with the one that it must have, and with the most that it may have, if known.
+def check_size(url: str, size: int | None, sizes: range | None) -> None:
+    """Compares the size of a file with those that it may have, if both are known.
 
     Raises:
-        ValueError: it does not fit.
+        ValueError: it is not one of them.
     """
-    if None not in (size, expected) and size != expected:
-        raise ValueError(f"{url} has {size:,} bytes, but must have {expected:,}")
-    if size is not None and most is not None and size > most:
-        raise ValueError(f"{url} has more than {most:,} bytes, which is too much for a file of this name")
+    if sizes is not None and size is not None and size not in sizes:
+        allowed = f"{sizes.start:,}" if len(sizes) == 1 else f"at most {sizes.stop - 1:,}"
+        raise ValueError(f"{url} has {size:,} bytes, but must have {allowed}")
 
 
 def verify(part: Path, remote: Remote) -> None:

@@ -30,7 +30,7 @@ VOCABULARY = ("encoder.json", "vocab.bpe", *TOKENIZERS[0], *TOKENIZERS[1])
 OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the end of a checkpoint's index, a table as in LevelDB
-MOST = 2**26  # bytes in a file that holds no parameters
+MOST = 2**26  # a file that holds no parameters has fewer bytes
 
 GPT2_VOCABULARY = Path(__file__).parent.parent / "data" / "gpt2"
 SHA256 = {  # of OpenAI's vocabulary files
@@ -166,16 +166,9 @@ def check_data(folder: Path) -> None:
         ValueError: the sizes differ.
     """
     file = folder / OPENAI_DATA
-    n_bytes, expected = file.stat().st_size, expected_size(file)
-    if n_bytes != expected:
-        raise ValueError(f"{file} has {n_bytes:,} bytes, but must have {expected:,}")
-
-
-def expected_size(file: Path) -> int | None:
-    """The size that a file must have, in bytes, if the files beside it determine it."""
-    if file.name != OPENAI_DATA:
-        return None
-    return 4 * count_params(read_hparams_file(file.with_name("hparams.json")))
+    n_bytes, expected = file.stat().st_size, sizes(file)
+    if n_bytes not in expected:
+        raise ValueError(f"{file} has {n_bytes:,} bytes, but must have {expected.start:,}")
 
 
 def is_large(name: str) -> bool:
@@ -183,11 +176,12 @@ def is_large(name: str) -> bool:
     return name == OPENAI_DATA or name.endswith(".safetensors")
 
 
-def most_bytes(file: Path) -> int:
-    """The most bytes that a file of a model may have, given the configuration beside it, if it holds parameters."""
+def sizes(file: Path) -> range:
+    """The sizes in bytes that a file of a model may have, given the configuration beside it if it holds parameters."""
+    if file.name == OPENAI_DATA:
+        exact = 4 * count_params(read_hparams_file(file.with_name("hparams.json")))
+        return range(exact, exact + 1)
     if not is_large(file.name):
-        return MOST
-    if size := expected_size(file):
-        return size
+        return range(MOST)
     hparams = read_config(file.with_name("config.json"))
-    return MOST + 8 * (2 * count_params(hparams) + hparams.n_layer * hparams.n_ctx**2)  # with a head, and old masks
+    return range(MOST + 8 * (2 * count_params(hparams) + hparams.n_layer * hparams.n_ctx**2))  # with head and masks

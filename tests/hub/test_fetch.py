@@ -195,7 +195,7 @@ class TestInterruption:
         store.head_length = length
         interrupt(store, url, file, after=400_000)
         store.faults[PATH] = [Fault(cut=100_000)]
-        fetcher.fetch(url, file, size=len(CONTENT))
+        fetcher.fetch(url, file, sizes=range(len(CONTENT), len(CONTENT) + 1))
         assert [request.status for request in store.of(PATH)] == [206, 206]
         assert file.read_bytes() == CONTENT
 
@@ -482,7 +482,7 @@ class TestContent:
         self, store: Store, fetcher: Fetcher, url: str, file: Path
     ) -> None:
         with pytest.raises(ValueError, match=rf"{url} has 1,000,000 bytes, but must have 999,999"):
-            fetcher.fetch(url, file, size=999_999)
+            fetcher.fetch(url, file, sizes=range(999_999, 1_000_000))
         assert store.of(PATH) == []
 
     def test_a_file_of_the_wrong_size_is_refused_if_the_server_gives_no_size(
@@ -490,17 +490,17 @@ class TestContent:
     ) -> None:
         store.lengths = False
         with pytest.raises(ValueError, match="has 1,000,000 bytes, but must have 999,999"):
-            fetcher.fetch(url, file, size=999_999)
+            fetcher.fetch(url, file, sizes=range(999_999, 1_000_000))
         assert [*file.parent.iterdir()] == []
 
     def test_a_file_that_is_too_large_is_not_requested(
         self, store: Store, fetcher: Fetcher, url: str, file: Path
     ) -> None:
-        fetcher.fetch(url, file, most=1_000_000)
+        fetcher.fetch(url, file, sizes=range(1_000_001))
         file.unlink()
         store.requests.clear()
-        with pytest.raises(ValueError, match=rf"{url} has more than 999,999 bytes, which is too much"):
-            fetcher.fetch(url, file, most=999_999)
+        with pytest.raises(ValueError, match=rf"{url} has 1,000,000 bytes, but must have at most 999,999"):
+            fetcher.fetch(url, file, sizes=range(1_000_000))
         assert store.of(PATH) == []
 
     def test_a_file_without_end_is_left_at_its_limit(
@@ -508,8 +508,8 @@ class TestContent:
     ) -> None:
         store.lengths = False
         store.faults[PATH] = [Fault(endless=True)]
-        with pytest.raises(ValueError, match=rf"{url} is not what it should be: .* has more than 1,500,000 bytes"):
-            fetcher.fetch(url, file, most=1_500_000)
+        with pytest.raises(ValueError, match=rf"{url} is not what it should be: .* but must have at most 1,500,000"):
+            fetcher.fetch(url, file, sizes=range(1_500_001))
         assert [*file.parent.iterdir()] == []
 
     @pytest.mark.parametrize("content", [CONTENT, OTHER])
