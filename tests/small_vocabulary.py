@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,10 @@ def in_transformers(folder: Path) -> Any:
     return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(folder)
 
 
-def differences(ours: Tokenizer, theirs: Any) -> list[str]:
+def differences(ours: Tokenizer, theirs: Any, texts: Iterable[str] = TEXTS) -> list[str]:
     """What the two tokenizers make of the same texts and ids, where it is not the same."""
     found = [] if ours.n_vocab == len(theirs) else [f"{ours.n_vocab} tokens, not {len(theirs)}"]
-    for text in (*TEXTS, *ours.special, *ours.added):
+    for text in (*texts, *ours.special, *ours.added):
         for allowed in (True, False):
             ids, expected = ours.encode(text, allowed), theirs.encode(text, split_special_tokens=not allowed)
             if ids != expected:

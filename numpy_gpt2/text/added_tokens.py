@@ -67,22 +67,21 @@ def read_added_tokens(
     if len({token.content for token in described}) < len(described):
         raise ValueError(f"the files in {folder} describe an added token twice")
     roles = read_roles(folder, {**defaults, **config}, roles_map)
-    tokens = merged(described, roles, read_extra(folder, config, roles_map))
+    tokens = with_special(described, roles, read_extra(folder, config, roles_map))
     check_order(folder, tokens)
-    return tokens
+    return [*{token.content: token for token in tokens}.values()]
 
 
-def merged(
+def with_special(
     described: Sequence[AddedToken], roles: Sequence[AddedToken], extra: Sequence[AddedToken]
 ) -> list[AddedToken]:
-    """The tokens, each once: as it is described, or else as it is named the last time.
+    """The tokens that are described, and the others in each way in which they are named.
 
     A token with a role is special, and so is one without a description that is anywhere named as special.
     """
     names = {token.content for token in described}
-    others = dict.fromkeys(token for token in (*roles, *extra) if token.content not in names)
-    special = {token.content for token in (*described, *others) if token.special} | {token.content for token in roles}
-    tokens = (*described, *{token.content: token for token in others}.values())
+    tokens = [*described, *(token for token in (*roles, *extra) if token.content not in names)]
+    special = {token.content for token in tokens if token.special} | {token.content for token in roles}
     return [token._replace(special=token.content in special) for token in tokens]
 
 
@@ -205,12 +204,9 @@ def check_order(folder: Path, tokens: Iterable[AddedToken]) -> None:
         late = not token.special if token.normalized is None else token.normalized
         kinds.setdefault((late, token.special), []).append(token.content)
     for (late, left), (other, right) in itertools.permutations(kinds, 2):
-        if late >= other:
-            for first, second in itertools.product(kinds[late, left], kinds[other, right]):
-                if overlaps(first, second):
-                    raise ValueError(
-                        f"{folder}: the added tokens {first!r} and {second!r} overlap, but are of two kinds"
-                    )
+        for first, second in itertools.product(kinds[late, left], kinds[other, right]):
+            if late >= other and first != second and overlaps(first, second):
+                raise ValueError(f"{folder}: the added tokens {first!r} and {second!r} overlap, but are of two kinds")
 
 
 def overlaps(first: str, second: str) -> bool:

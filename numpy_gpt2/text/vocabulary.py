@@ -82,13 +82,13 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         raise FileNotFoundError(
             f"there is no vocabulary in {folder}: neither " + " nor ".join(" and ".join(layout) for layout in LAYOUTS)
         )
-    has_own_class = uses_backend(folder)
+    backend = uses_backend(folder)
     if len(files) == 1:
         content = read_object(files[0])
         check_settings(files[0], content, TOKENIZER_SETTINGS)
         encoder, merges, listed = read_tokenizer_json(files[0], content)
-        defaults = {"pad_token": look_up(content, "padding.pad_token")} if has_own_class else GPT2_ROLES
-    elif has_own_class:
+        defaults = {"pad_token": look_up(content, "padding.pad_token")} if backend else GPT2_ROLES
+    elif backend:
         raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a tokenizer.json")
     else:
         encoder, merges, listed, defaults = read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES

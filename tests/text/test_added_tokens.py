@@ -68,6 +68,7 @@ EQUAL: dict[str, dict[str, Any]] = {
         special_tokens_map={"pad_token": "<pad>"},
         tokenizer_config={"pad_token": "<a>"},
     ),
+    "a token named in two ways": config(unk_token={**PAD, "content": "<|endoftext|>", "normalized": True}),
     "all roles": config(
         mask_token="<mask>", pad_token="<pad>", cls_token="<a>", sep_token="[é]", eos_token="<|im_end|>"
     ),
@@ -215,6 +216,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an id in tokenizer.json": (one_file(EOT, added("<pad>", N + 2)), f"the id {N + 2}, but transformers gives it"),
     "a content that is no text": (one_file(EOT, added(["<pad>"], N)), "is not an added token"),
     "a content that is a number": (two_files(tokenizer_config=decoder(added(5, N))), "is not an added token"),
+    "a token named in two ways that overlaps another": (
+        config(unk_token={**PAD, "content": "<|endoftext|>", "normalized": True}, pad_token="<|end"),
+        "overlap, but are of two kinds",
+    ),
     "a content without a character": (two_files(added_tokens={"": N}), "is not an added token"),
     "half a surrogate pair": (two_files(added_tokens={"\ud800": N}), "half a surrogate pair"),
     "no content": (two_files(tokenizer_config={"added_tokens_decoder": {"264": {}}}), "is not an added token"),
