@@ -95,7 +95,7 @@ def state(folder: Path) -> list[tuple[int, int]]:
     """What changes when a model is saved to a folder: which parameters it holds, and which wait for their place."""
     found = []
     for name in SAVED, TENSORS:  # in this order, since the parameters change while there are new files
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             status = (folder / name).stat()
             found.append((status.st_mtime_ns, status.st_size))
     return found
