@@ -137,7 +137,7 @@ def progress_bar(total: int, unit: str) -> AbstractContextManager[Any]:
     """A progress bar (tqdm) on standard error, if that is a terminal and the work takes longer than two seconds."""
     from tqdm import tqdm
 
-    is_quiet = not logging.getLogger("numpy_gpt2").isEnabledFor(logging.INFO)
+    is_quiet = not logging.getLogger("numpy_gpt2").isEnabledFor(logging.WARNING)
     return tqdm(total=total, unit=unit, unit_scale=True, delay=2, leave=False, disable=is_quiet or None)
 
 

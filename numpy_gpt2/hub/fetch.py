@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import requests
 import urllib3
@@ -202,7 +202,7 @@ class Fetcher:
                 n_received, part = 0, part_file(url, file, remote)
             with (
                 part.open("ab" if n_received else "wb") as opened,
-                tqdm(desc=file.name, initial=n_received, total=remote.size, unit="B", unit_scale=True) as progress,
+                self._progress_bar(file.name, n_received, remote.size) as progress,
             ):
                 try:
                     for chunk in self._chunks(response):
@@ -213,6 +213,11 @@ class Fetcher:
                 except urllib3.exceptions.HTTPError as error:
                     raise TransientError(in_words(error), opened.tell()) from error
         return remote, part
+
+    def _progress_bar(self, name: str, n_received: int, size: int | None) -> Any:
+        """A progress bar, unless no messages are wanted."""
+        is_quiet = not log.isEnabledFor(logging.WARNING)
+        return tqdm(desc=name, initial=n_received, total=size, unit="B", unit_scale=True, disable=is_quiet)
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """The body of a response, piece by piece as it arrives.

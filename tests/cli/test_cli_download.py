@@ -189,6 +189,11 @@ def test_all_models_come_through_the_door_that_needs_no_tensorflow(store: Store,
     assert {folder.name for folder in (tmp_path / "models").iterdir()} == {*HUB_NAMES}
 
 
+def test_quiet(store: Store, url: str) -> None:
+    result = run("124M", "--base-url", url, "--quiet")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_no_verify(store: Store, url: str) -> None:
     store.files["/124M/vocab.bpe"] = store.files["/124M/vocab.bpe"].replace(b"#version: 0.2", b"#version: other")
     result = run("124M", "--base-url", url)
