@@ -409,8 +409,11 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: the folder holds another model, or a vocabulary, that was not saved here.
+        ValueError: the folder holds another model, or a vocabulary, that was not saved here; or it has the name of a
+            released model, which `load` would load instead.
     """
+    if folder in names.NAMES:
+        raise ValueError(f"{folder!r} is the name of a released model: to save to a folder, write it as './{folder}'")
     model = model.to("numpy")
     head, ends = model.multiple_choice_head, model.eos_token_ids
     folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, ends)

@@ -99,6 +99,27 @@ def test_text_is_accepted_in_place_of_its_ids() -> None:
     assert tiny.loss("The king was") == tiny.loss(ids)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "124M", "tiny"])
+def test_a_folder_with_the_name_of_a_released_model_is_written_as_a_path(
+    tiny: GPT2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`load` would load the released model instead."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"'{name}' is the name of a released model: .* write it as './{name}'"):
+        numpy_gpt2.save(tiny, name)
+    numpy_gpt2.save(tiny, f"./{name}")
+    assert (tmp_path / name / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("GPT2", "gpt2"), ("124m", "124M"), ("gpt2_medium", "gpt2-medium"), ("gpt-2", "gpt2"), ("Tiny", "tiny")],
+)
+def test_a_name_that_is_nearly_that_of_a_model(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no model '{name}'; did you mean '{meant}'"):
+        numpy_gpt2.load(name)
+
+
 USES: dict[str, Callable[[GPT2], Any]] = {
     "logits": lambda model: model.logits([1, 2, 3]),
     "generate": lambda model: model.generate([1, 2, 3], 5, temperature=0, return_details=True).log_probabilities,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import checks
 from ..decoding.prompts import require
@@ -130,8 +131,9 @@ def show_table(
         title, total: lines above and below the table.
     """
     if args.json:
+        names = [head.replace(" ", "_") for head in columns]
         for row in rows:
-            print(json.dumps(dict(zip(columns, row, strict=True)), default=lambda number: number.item()))
+            print(json.dumps(dict(zip(names, row, strict=True)), default=lambda number: number.item()))
         return
     lines = [
         [*columns],
@@ -143,6 +145,13 @@ def show_table(
         print_aligned(lines, [form.startswith("<") for form in columns.values()])
     if total:
         print(f"\n{total}")
+
+
+def token_texts(args: argparse.Namespace, model: GPT2, ids: npt.ArrayLike) -> list[str]:
+    """A text for each token of a row: with visible white space or, with `--json`, as it is."""
+    if not args.json or model.tokenizer is None:
+        return tables.token_labels(model.tokenizer, ids)
+    return [model.tokenizer.decode([id]) for id in np.ravel(ids).tolist()]
 
 
 def cell(value: Any, form: str) -> str:
@@ -181,7 +190,10 @@ def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     show_table(
         args,
         {"position": "", "id": "", "piece": "<", "bytes": "<", "merges": "<"},
-        [(i, t.id, t.piece, t.bytes.hex(" "), ", ".join(t.merges) or "-") for i, t in enumerate(found)],
+        [
+            (i, t.id, *token_texts(args, model, [t.id]), t.bytes.hex(" "), ", ".join(t.merges) or "-")
+            for i, t in enumerate(found)
+        ],
     )
     if draw:
         figure = draw.tokens_figure([t.piece for t in found], [t.id for t in found], model.name)
@@ -194,7 +206,7 @@ def show_next(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     text, options = text_of(args), sampling_options(args)
     chances = tables.next_tokens(model, text, args.n, **options)
     announce(model, args)
-    labels = tables.token_labels(model.tokenizer, [c.id for c in chances])
+    labels = token_texts(args, model, [c.id for c in chances])
     show_table(
         args,
         {"rank": "", "id": "", "token": "<", "probability": ".6f", "drawn with": ".6f"},
@@ -220,7 +232,7 @@ def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     ids = tables.read_ids(model, text_of(args))
     weights = tables.attention_weights(model, ids[0], args.layer)
     announce(model, args)
-    labels = tables.token_labels(model.tokenizer, ids)
+    labels = token_texts(args, model, ids)
     if args.head is not None:
         show_head(args, weights[args.head], labels)
     else:
@@ -278,8 +290,8 @@ def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     ids = tables.read_ids(model, text_of(args))
     lens = tables.logit_lens(model, ids[0])
     announce(model, args)
-    labels = tables.token_labels(model.tokenizer, ids)
-    predicted = [tables.token_labels(model.tokenizer, row) for row in lens.ids]
+    labels = token_texts(args, model, ids)
+    predicted = [token_texts(args, model, row) for row in lens.ids]
     columns = ["token", "emb", *(f"h{i}" for i in range(model.hparams.n_layer))]
     title = "the likeliest next token, if the model ended with the embeddings (emb) or after a block"
     show_table(args, dict.fromkeys(columns, "<"), zip(labels, *predicted, strict=True), title)
@@ -365,7 +377,7 @@ def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     masked = tables.attention_weights(model, ids[0], layer)[head]
     unmasked = tables.unmasked_weights(model, ids[0], layer)[head]
     announce(model, args)
-    labels = tables.token_labels(model.tokenizer, ids)
+    labels = token_texts(args, model, ids)
     show_table(
         args,
         {"token": "<", "masked": "<", "weight": ".3f", "unmasked": "<", "its weight": ".3f", "on what follows": ".3f"},

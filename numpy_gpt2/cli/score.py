@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> None:
     pieces = model.score(ids, args.stride)
     announce(model, args)
     with_tokens = args.tokens or (n < SHORT and not args.json)
-    if with_tokens and not args.json:
+    if with_tokens and args.json:
+        first = {"id": ids[0], "token": tokenizer.decode(ids[:1]), "log_probability": None, "rank": None}
+        print(json.dumps(first))
+    elif with_tokens:
         print("probability   rank  token")
         print(f"          -      -  {tokenizer.decode(ids[:1])!r}")
     log_probability, n_scored = 0.0, 0

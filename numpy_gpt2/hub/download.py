@@ -102,6 +102,12 @@ def run(job: Job) -> None:
     try:
         with locked(folder):
             names = needed(named, folder) if is_released else files_on_hub(job)
+            if (
+                is_released
+                and named.repository
+                and {*files.complaints(folder, names, job.verify)} & {*files.VOCABULARY}
+            ):
+                discard_leftovers(folder)
             if missing := files.complaints(folder, names, job.verify):  # no other process has fetched them meanwhile
                 announce(job, missing)
             fetch_files(job, [name for name in names if not files.is_large(name)])
@@ -113,6 +119,14 @@ def run(job: Job) -> None:
     except KeyboardInterrupt:
         log.warning("stopped; the partial download of %s is kept, and the next download resumes it", named.name)
         raise
+
+
+def discard_leftovers(folder: Path) -> None:
+    """Removes files that describe the tokens of another model, which was in the folder of a released one."""
+    for file in (folder / name for name in files.OPTIONAL):
+        if file.exists():
+            log.warning("%s belongs to another model, and is removed", file)
+            file.unlink()
 
 
 def announce(job: Job, names: Iterable[str]) -> None:

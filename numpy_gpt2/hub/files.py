@@ -114,7 +114,7 @@ def complaints(folder: Path, names: Iterable[str], verify: bool) -> dict[str, st
     If files do not fit one another, all of them are named, since it is not known which is the wrong one.
     """
     found = {name: problem for name in names if (problem := complaint(check, folder / name, name, verify))}
-    vocabulary = [name for name in names if name in VOCABULARY and not verify]  # GPT-2's two files fit one another
+    vocabulary = [name for name in names if name in VOCABULARY]
     data = [name for name in names if name == OPENAI_DATA]
     safetensors = [name for name in names if name.endswith(".safetensors")]
     shape = [name for name in names if name in ("hparams.json", "config.json")]

@@ -104,8 +104,12 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
         path, _, revision = named.name.partition("@")
         return models_folder(models_dir) / (f"{path}@{quote(revision, safe='')}" if revision else path)
     if isinstance(model, str) and not {os.sep, os.altsep} & {*model} and not (model and Path(model).is_dir()):
+        import difflib  # not needed, and so not imported, when nothing is wrong
+
+        close = difflib.get_close_matches(model.casefold().replace("_", "-"), [name.casefold() for name in NAMES], n=1)
+        hint = "".join(f"; did you mean {name!r}?" for name in NAMES if name.casefold() in close)
         raise ValueError(
-            f"there is no model {model!r}: the names are {', '.join(NAMES)}, and owner/name for any GPT-2 on "
+            f"there is no model {model!r}{hint}: the names are {', '.join(NAMES)}, and owner/name for any GPT-2 on "
             f"Hugging Face's hub; a folder is written with a separator, as .{os.sep}{model or 'folder'}"
         )
     return expand(model)

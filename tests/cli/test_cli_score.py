@@ -106,8 +106,9 @@ def test_as_json(tiny: GPT2) -> None:
         },
         rel=1e-5,
     )
-    *tokens, last = map(json.loads, run("--text", text, "--json", "--tokens").stdout.splitlines())
+    first, *tokens, last = map(json.loads, run("--text", text, "--json", "--tokens").stdout.splitlines())
     assert last == figures
+    assert first == {"id": ids[0], "token": "The", "log_probability": None, "rank": None}
     scores = scoring.join(tiny.score(ids))
     assert [token["id"] for token in tokens] == ids[1:]
     assert "".join(token["token"] for token in tokens) == tiny.tokenizer.decode(ids[1:])

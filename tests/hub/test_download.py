@@ -154,6 +154,19 @@ class TestDownload:
             assert_arrived(store, "124M", folder)
             caplog.clear()
 
+    def test_what_another_model_left_in_the_folder_is_removed(
+        self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path, tiny: GPT2
+    ) -> None:
+        """Its tokenizer_config.json gives another id to `<|endoftext|>`, and no released file replaces it."""
+        folder = tmp_path / "models" / "distilgpt2"
+        numpy_gpt2.save(tiny, folder)
+        assert download("distilgpt2", base_url=url, fetcher=fetcher) == folder
+        assert not (folder / "tokenizer_config.json").exists()
+        assert numpy_gpt2.load(folder).hparams == HPARAMS
+        (folder / "tokenizer_config.json").write_text('{"bos_token": "<|endoftext|>"}')
+        download("distilgpt2", base_url=url, fetcher=fetcher)
+        assert (folder / "tokenizer_config.json").exists()  # it agrees with the vocabulary
+
     def test_each_door_has_its_own_folder(self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path) -> None:
         for name in ("gpt2", "124M"):
             assert download(name, tmp_path / "here", url, fetcher=fetcher) == tmp_path / "here" / name
