@@ -57,7 +57,9 @@ class GPT2:
         self.tokenizer = tokenizer
         self.name = name
         self.multiple_choice_head = multiple_choice_head
-        self.eos_token_ids = config.default_eos_token_ids(tokenizer) if eos_token_ids is None else (*eos_token_ids,)
+        self.eos_token_ids = (
+            config.default_eos_token_ids(tokenizer) if eos_token_ids is None else (*map(int, eos_token_ids),)
+        )
         keep_freed_memory()
 
     def __repr__(self) -> str:

@@ -119,11 +119,10 @@ def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
     array([0.   , 0.667, 0.333])
     """
     check_names(options)
-    largest = np.finfo(logits.dtype).max
     for option in OPTIONS:
         value = options.get(option.name, option.off)
         if value != option.off:
-            logits = np.minimum(option.apply(logits, value, ids), largest)  # scaling may overflow to infinity
+            logits = option.apply(logits, value, ids)
         if option.name == "temperature" and value == 0:
             break  # only the likeliest token is left
     return logits
@@ -139,13 +138,17 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
 
     Raises:
         TypeError: there is no option of a given name.
-        ValueError: a logit is NaN or infinity, or all are minus infinity.
+        ValueError: a logit is NaN or infinity, all are minus infinity, or scaling them overflows.
     """
     if not math.isfinite(logits.max()):
         raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
     with np.errstate(over="ignore"):
-        logits = adjust(logits.astype(np.float64), ids, **options)  # float32 would overflow sooner
-        return int(np.argmax(logits)) if options.get("temperature") == 0 else draw(logits, rng)
+        logits = adjust(logits.astype(np.float64), ids, **options)  # in float32, scaling may overflow
+    if not math.isfinite(logits.max()):
+        raise ValueError(
+            "the logits overflow when they are scaled: use a temperature and a penalty that are nearer to 1"
+        )
+    return int(np.argmax(logits)) if options.get("temperature") == 0 else draw(logits, rng)
 
 
 class Option(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from ..inside.recorder import trace
 from ..params import Array
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
-from .process import argument_text, is_terminal, read_input
+from .process import argument_text, is_terminal, read_input, show_object
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -98,7 +97,7 @@ def pictures(args: argparse.Namespace) -> Any:
 
 
 def text_of(args: argparse.Namespace) -> str:
-    """The text to look at. A terminal is not asked for one."""
+    """The text to look at. At a terminal, the default sentence is used."""
     if args.text is None and is_terminal(sys.stdin):
         return SENTENCE
     return read_input("-").removesuffix("\n") if args.text in (None, "-") else argument_text(args.text)
@@ -133,7 +132,7 @@ def show_table(
     if args.json:
         names = [head.replace(" ", "_") for head in columns]
         for row in rows:
-            print(json.dumps(dict(zip(names, row, strict=True)), default=lambda number: number.item()))
+            show_object(dict(zip(names, row, strict=True)))
         return
     lines = [
         [*columns],
@@ -158,7 +157,7 @@ def cell(value: Any, form: str) -> str:
     """A value as it is printed."""
     if isinstance(value, tuple):
         return " ".join(cell(each, form) for each in value)
-    return str(value) if isinstance(value, (str, list)) else format(value, form)
+    return "" if value is None else str(value) if isinstance(value, (str, list)) else format(value, form)
 
 
 def print_aligned(lines: list[list[str]], left: Sequence[bool]) -> None:
@@ -191,7 +190,13 @@ def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
         args,
         {"position": "", "id": "", "piece": "<", "bytes": "<", "merges": "<"},
         [
-            (i, t.id, *token_texts(args, model, [t.id]), t.bytes.hex(" "), ", ".join(t.merges) or "-")
+            (
+                i,
+                t.id,
+                *token_texts(args, model, [t.id]),
+                t.bytes.hex(" "),
+                t.merges if args.json else ", ".join(t.merges) or "-",
+            )
             for i, t in enumerate(found)
         ],
     )
@@ -265,7 +270,7 @@ def show_head(args: argparse.Namespace, weights: Array, labels: Sequence[str]) -
     rows = []
     for label, row in zip(labels, weights, strict=True):
         most = [(labels[j], row[j]) for j in (-row).argsort(kind="stable")[:3] if row[j] > 0]
-        rows.append((label, *most, *[""] * (3 - len(most))))
+        rows.append((label, *most, *[None] * (3 - len(most))))
     show_table(args, {"token": "<", "looks most at": "<.3f", "then at": "<.3f", "and at": "<.3f"}, rows)
 
 
@@ -302,14 +307,14 @@ def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
 
 def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """The position embeddings."""
-    similarity = tables.position_similarity(model.params)
+    similarity = checks.check_finite(tables.position_similarity(model.params))
     n = len(similarity)
     steps = [step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if step < n]
     show_table(
         args,
         {"position": "", **{f"+{step}": ".3f" for step in steps}},
         [
-            (i, *(similarity[i, i + step] if i + step < n else "" for step in steps))
+            (i, *(similarity[i, i + step] if i + step < n else None for step in steps))
             for i in sorted({0, 1, 2, 3, *range(4, n, max(1, n // 12)), n - 1} & {*range(n)})
         ],
         "how similar the embedding of a position is to those of later positions (cosine)",
@@ -350,7 +355,7 @@ def show_trace(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     """Every array of a pass."""
     ids = tables.read_ids(model, text_of(args))
     with trace(args.names) as t:
-        model.logits(ids)
+        checks.check_finite(model.logits(ids))
     if not t:
         raise ValueError(f"no array has a name like {args.names!r}; without --names, all are listed")
     announce(model, args)

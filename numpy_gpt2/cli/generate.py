@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import sys
 from itertools import islice
@@ -19,7 +18,7 @@ from ..decoding.row import FinishReason, Generation
 from ..gpt2 import GPT2
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
-from .process import argument_text, is_file, is_terminal, progress_bar, show, standard_input
+from .process import argument_text, is_file, is_terminal, progress_bar, show, show_object, standard_input
 from .prompts import NamedPrompt, ask, read_prompts
 
 log = logging.getLogger("numpy_gpt2")
@@ -217,7 +216,7 @@ def show_generation(generation: Generation, prompt: NamedPrompt, number: int, ar
     if args.num_return_sequences > 1:
         title += f"{', ' if title else ''}continuation {number}"
     if args.json:
-        print(json.dumps({"prompt": prompt.text, **generation._asdict()}), flush=True)
+        show_object({"prompt": prompt.text, **generation._asdict()})
     else:
         show(f"======== {title} ========\n{generation.text}")
     reason = FINISHED[generation.finish_reason]

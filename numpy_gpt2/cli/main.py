@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(list(sys.argv[1:] if arguments is None else arguments))
     except ImportError as error:
-        sys.exit(f"numpy_gpt2: {error}: `pip install .` in the project's folder installs what the package needs")
+        sys.exit(f"numpy_gpt2: {process.sentence(error)}")
     finally:
         interrupts.raise_again()
     return process.run(command)

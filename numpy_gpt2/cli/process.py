@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import logging
+import math
+import numbers
 import os
 import re
 import signal
@@ -19,7 +22,8 @@ from typing import IO, Any, TextIO
 
 from ..machine.files import read_text
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the line end
+# All but the tab and the line end; and those that end a line or change the direction of writing.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST_MESSAGE = 2000  # characters
 
 
@@ -74,7 +78,7 @@ def printable(text: str) -> str:
     >>> printable("one\ttwo\n\x1b[31mred")
     'one\ttwo\n\\x1b[31mred'
     """
-    return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(message: str) -> str:
@@ -86,6 +90,15 @@ def one_line(message: str) -> str:
 def show(text: str, end: str = "\n") -> None:
     """Prints text from a model or a user at once; on a terminal without control characters."""
     print(printable(text) if is_terminal(sys.stdout) else text, end=end, flush=True)
+
+
+def show_object(values: dict[str, Any]) -> None:
+    """Prints a JSON object in a line. A number that JSON does not have, NaN or infinity, becomes null."""
+    plain = {
+        name: None if isinstance(value, numbers.Real) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+    print(json.dumps(plain, default=lambda number: number.item()), flush=True)
 
 
 def argument_text(argument: str) -> str:
@@ -147,6 +160,8 @@ def sentence(error: Exception) -> str:
         return "standard input cannot be read, or standard output cannot be written: are < and > the right way round?"
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}: `pip install .` in the project's folder installs what the package needs"
     return str(error) or "there is not enough memory"  # a MemoryError of Python has no text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 
@@ -14,7 +13,7 @@ from ..evaluation.scoring import Scores, bits_per_byte, perplexity
 from ..tokenizer import Tokenizer
 from .arguments import add_model_options
 from .loading import announce, load_model
-from .process import argument_text, is_terminal, progress_bar, read_input
+from .process import argument_text, is_terminal, progress_bar, read_input, show_object
 
 HELP = "how well a model predicts a text: perplexity, and the probability of each token"
 DESCRIPTION = """\
@@ -59,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON object with the figures, after one per line for each token, if --tokens asks for them",
+        help="print the figures as a JSON object; with --tokens, after an object per line for each token",
     )
     add_model_options(parser)
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     with_tokens = args.tokens or (n < SHORT and not args.json)
     if with_tokens and args.json:
         first = {"id": ids[0], "token": tokenizer.decode(ids[:1]), "log_probability": None, "rank": None}
-        print(json.dumps(first))
+        show_object(first)
     elif with_tokens:
         print("probability   rank  token")
         print(f"          -      -  {tokenizer.decode(ids[:1])!r}")
@@ -88,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
             log_probability += float(np.sum(piece.log_probabilities, dtype=np.float64))
             if with_tokens:
                 progress.clear()
-                show_tokens(ids[1 + n_scored :], piece, tokenizer, args.json)
+                scored = ids[1 + n_scored : 1 + n_scored + piece.ranks.size]
+                show_tokens(scored, piece, tokenizer, args.json)
             n_scored += piece.ranks.size
             progress.update(piece.ranks.size)
     n_bytes = len(text.encode()) - len(tokenizer.decode_bytes(ids[:1]))
@@ -117,12 +117,12 @@ def text_of(args: argparse.Namespace) -> tuple[str, str]:
 def show_tokens(ids: list[int], scores: Scores, tokenizer: Tokenizer, as_json: bool) -> None:
     """Prints a line for each token that was scored: its probability, its rank, and the token.
 
-    Shapes: ids at least as many as scores, which are `[1, n_seq]`.
+    Shapes: n_seq ids, scores `[1, n_seq]`.
     """
-    for id, log_probability, rank in zip(ids, scores.log_probabilities[0], scores.ranks[0], strict=False):
+    for id, log_probability, rank in zip(ids, scores.log_probabilities[0], scores.ranks[0], strict=True):
         token = tokenizer.decode([id])
         if as_json:
-            print(json.dumps({"id": id, "token": token, "log_probability": float(log_probability), "rank": int(rank)}))
+            show_object({"id": id, "token": token, "log_probability": log_probability, "rank": rank})
         else:
             print(f"{math.exp(log_probability):11.6f} {rank:6d}  {token!r}")
 
@@ -140,8 +140,7 @@ def show_figures(n: int, log_probability: float, n_bytes: int, with_tokens: bool
     loss = -log_probability / n
     bits = bits_per_byte(log_probability, n_bytes)
     if as_json:
-        figures = {"tokens": n, "cross_entropy": loss, "perplexity": perplexity(loss), "bits_per_byte": bits}
-        print(json.dumps(figures))
+        show_object({"tokens": n, "cross_entropy": loss, "perplexity": perplexity(loss), "bits_per_byte": bits})
         return
     if with_tokens:
         print()

@@ -123,7 +123,8 @@ def check_settings(file: Path, content: Mapping[str, Any], settings: Mapping[str
     for path, accepted in settings.items():
         value = look_up(content, path)
         if not any(value == other and type(value) is type(other) for other in accepted):  # 0 is not False
-            raise ValueError(f"{file}: {path} is {value!r}, but GPT-2's is {accepted[-1]!r}")
+            known = ", ".join(map(repr, accepted))
+            raise ValueError(f"{file}: {path} is {value!r}, which is not supported here, only {known}")
 
 
 def look_up(content: Any, path: str) -> Any:

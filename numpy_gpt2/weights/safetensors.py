@@ -81,7 +81,7 @@ def open_file(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not a safetensors file, or is cut short.
+        ValueError: the file is not a safetensors file, is cut short, or holds no arrays.
     """
     with file.open("rb") as opened:
         try:
@@ -91,12 +91,15 @@ def open_file(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
                 f"{file} is empty: replace it with a sound copy, or delete it if it was converted from a checkpoint"
             ) from None
     try:
-        return read_header(memory)
+        metadata, tensors = read_header(memory)
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         raise ValueError(
             f"{file} is not a safetensors file, or is damaged or cut short: replace it with a sound copy, "
             "or delete it if it was converted from a checkpoint"
         ) from None
+    if not tensors:
+        raise ValueError(f"{file} holds no arrays: replace it with the file of a model")
+    return metadata, tensors
 
 
 def read_header(memory: mmap.mmap) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -121,8 +124,8 @@ def read_header(memory: mmap.mmap) -> tuple[dict[str, str], dict[str, Tensor]]:
         if tensor.start != end or 8 * (tensor.end - end) != math.prod(tensor.shape) * BITS[tensor.dtype]:
             raise ValueError("an array has a gap before it, overlaps another, or has another size than its shape")
         end = tensor.end
-    if end != len(memory) or not tensors:
-        raise ValueError("the arrays are not all of the data, or there are none")
+    if end != len(memory):
+        raise ValueError("the arrays are not all of the data")
     return metadata, tensors
 
 
@@ -133,6 +136,8 @@ def read_entry(memory: mmap.mmap, data_start: int, *, dtype: str, shape: list[in
         ValueError, TypeError: the entry is malformed.
     """
     start, end = data_offsets
+    if not isinstance(shape, list) or not isinstance(data_offsets, list):
+        raise ValueError("not a list")
     if not all(type(n) is int for n in (*shape, start, end)):
         raise ValueError("not a whole number")
     return Tensor(memory, dtype, tuple(shape), data_start + start, data_start + end)

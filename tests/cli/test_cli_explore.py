@@ -171,7 +171,7 @@ def test_numbers_in_json_are_not_rounded(tiny: GPT2, capsys: pytest.CaptureFixtu
     assert tiny.tokenizer
     assert [row["token"] for row in rows] == [tiny.tokenizer.decode([each.id]) for each in expected]
     (row, *_) = [json.loads(line) for line in table(capsys, "attention", TEXT, "--layer", "4", "--head", "2", "--json")]
-    assert row == {"token": "The", "looks_most_at": ["The", 1.0], "then_at": "", "and_at": ""}
+    assert row == {"token": "The", "looks_most_at": ["The", 1.0], "then_at": None, "and_at": None}
 
 
 def test_any_model_and_a_text_of_one_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
+import math
 
+import numpy as np
 import pytest
 
-from numpy_gpt2.cli.process import OneLine, run, show
+from numpy_gpt2.cli.process import OneLine, run, show, show_object
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,11 @@ from numpy_gpt2.cli.process import OneLine, run, show
     [
         (ValueError("a sentence"), 1, "numpy_gpt2: a sentence\n"),
         (ImportError("a sentence"), 1, "numpy_gpt2: a sentence\n"),
+        (
+            ModuleNotFoundError("No module named 'tqdm'"),
+            1,
+            "numpy_gpt2: No module named 'tqdm': `pip install .` in the project's folder installs what the package needs\n",
+        ),
         (FileNotFoundError("a sentence"), 1, "numpy_gpt2: a sentence\n"),
         (
             PermissionError(errno.EACCES, "Permission denied", "some/file"),
@@ -55,6 +63,7 @@ def test_a_programming_error_is_not_hidden() -> None:
         ("two\r\nlines\tand a tab", "two lines and a tab"),
         ("a bell \x07, DEL \x7f and C1 \x9b1m", r"a bell \x07, DEL \x7f and C1 \x9b1m"),
         ("née 昔々 🙂", "née 昔々 🙂"),
+        ("from right \u202eto left\u2069", r"from right \u202eto left\u2069"),
         ("x" * 5000, "x" * 2000 + "…"),
     ],
     ids=str,
@@ -98,3 +107,10 @@ def test_streams_that_are_redirected_the_wrong_way_round(capfd: pytest.CaptureFi
 
     assert run(command) == 1
     assert capfd.readouterr().err.endswith("are < and > the right way round?\n")
+
+
+def test_numbers_that_json_does_not_have_are_null(capfd: pytest.CaptureFixture[str]) -> None:
+    numbers = {"loss": math.nan, "perplexity": math.inf, "rank": np.int64(3), "share": np.float32(0.5), "token": "née"}
+    show_object(numbers)
+    expected = {"loss": None, "perplexity": None, "rank": 3, "share": 0.5, "token": "née"}
+    assert json.loads(capfd.readouterr().out) == expected

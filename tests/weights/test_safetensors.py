@@ -180,7 +180,7 @@ def test_a_damaged_length_does_not_read_a_large_file(tmp_path: Path, length: int
 
 def test_a_file_without_arrays_is_refused(tmp_path: Path) -> None:
     safetensors_numpy.save_file({}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="is not a safetensors file, or is damaged"):
+    with pytest.raises(ValueError, match="model.safetensors holds no arrays: replace it"):
         open_file(tmp_path / "model.safetensors")
 
 
