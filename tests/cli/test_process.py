@@ -22,7 +22,8 @@ from numpy_gpt2.cli.process import OneLine, run, show, show_object
         (
             ModuleNotFoundError("No module named 'tqdm'"),
             1,
-            "numpy_gpt2: No module named 'tqdm': `pip install .` in the project's folder installs what the package needs\n",
+            "numpy_gpt2: No module named 'tqdm': `pip install .` in the project's folder installs what the "
+            "package needs\n",
         ),
         (FileNotFoundError("a sentence"), 1, "numpy_gpt2: a sentence\n"),
         (

@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         f"{path} is {value!r}": (one_file(changes={path: value}, tokenizer_config=BACKEND), complaint)
         for path, value, complaint in (
             ("model.dropout", 0.1, "model.dropout is 0.1"),
-            ("model.continuing_subword_prefix", "##", "model.continuing_subword_prefix is '##', which is not supported"),
+            ("model.continuing_subword_prefix", "##", "model.continuing_subword_prefix is '##'"),
             ("model.end_of_word_suffix", "</w>", "model.end_of_word_suffix is '</w>', which is not supported"),
             ("model.ignore_merges", True, "model.ignore_merges is True, which is not supported"),
             ("model", [], "model.type is None, which is not supported"),
