@@ -13,6 +13,8 @@ import pytest
 
 from numpy_gpt2.cli.process import OneLine, run, show, show_object
 
+INSTALL = "`pip install .` in the project's folder installs what the package needs"
+
 
 @pytest.mark.parametrize(
     ("error", "status", "message"),
@@ -22,8 +24,7 @@ from numpy_gpt2.cli.process import OneLine, run, show, show_object
         (
             ModuleNotFoundError("No module named 'tqdm'"),
             1,
-            "numpy_gpt2: No module named 'tqdm': `pip install .` in the project's folder installs what the "
-            "package needs\n",
+            f"numpy_gpt2: No module named 'tqdm': {INSTALL}\n",
         ),
         (FileNotFoundError("a sentence"), 1, "numpy_gpt2: a sentence\n"),
         (
