@@ -140,15 +140,13 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
         TypeError: there is no option of a given name.
         ValueError: a logit is NaN or infinity, all are minus infinity, or scaling them overflows.
     """
-    if not math.isfinite(logits.max()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        adjusted = adjust(logits.astype(np.float64), ids, **options)  # in float32, scaling may overflow
+    if not math.isfinite(adjusted.max()):
+        if math.isfinite(logits.max()):
+            raise ValueError("the logits overflow when scaled: use a temperature and a penalty that are nearer to 1")
         raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
-    with np.errstate(over="ignore"):
-        logits = adjust(logits.astype(np.float64), ids, **options)  # in float32, scaling may overflow
-    if not math.isfinite(logits.max()):
-        raise ValueError(
-            "the logits overflow when they are scaled: use a temperature and a penalty that are nearer to 1"
-        )
-    return int(np.argmax(logits)) if options.get("temperature") == 0 else draw(logits, rng)
+    return int(np.argmax(adjusted)) if options.get("temperature") == 0 else draw(adjusted, rng)
 
 
 class Option(NamedTuple):

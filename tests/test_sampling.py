@@ -165,7 +165,7 @@ def test_scaling_beyond_float32_still_draws_the_likeliest(others: Any, scaling: 
 
 @pytest.mark.parametrize("logits", [[1e305, 2e305, 0.0], [-1e305, -2e305, -3e305]], ids=str)
 def test_scaling_beyond_float64_is_refused(logits: list[float]) -> None:
-    with pytest.raises(ValueError, match="the logits overflow when they are scaled"):
+    with pytest.raises(ValueError, match="the logits overflow when scaled"):
         next_token(np.array(logits), np.random.default_rng(0), temperature=1e-4)
 
 
