@@ -56,7 +56,8 @@ def download(
     Raises:
         ImportError: the model is a TensorFlow checkpoint, and TensorFlow is not installed or does not work.
         OSError: a file cannot be fetched or written, or the disk has too little room for all of them.
-        ValueError: no model of this name can be downloaded, it is not a GPT-2, or the server sends something else.
+        ValueError: no model of this name can be downloaded, it is not a GPT-2, the server sends something else, or a
+            file of another model in the folder keeps it from loading.
     """
     named = source(name)
     if not named:
@@ -65,6 +66,8 @@ def download(
     verify = verify and named.name in PARAMETERS
     if is_intact(named, folder, verify):
         return folder
+    if named.name in PARAMETERS:
+        files.refuse_strays(folder, needed(named, folder), verify)
     snapshot = None if models_dir or base_url else named.snapshot()
     if snapshot and not files.complaints(snapshot, files_in(snapshot), verify):
         return snapshot
@@ -102,12 +105,6 @@ def run(job: Job) -> None:
     try:
         with locked(folder):
             names = needed(named, folder) if is_released else files_on_hub(job)
-            if (
-                is_released
-                and named.repository
-                and {*files.complaints(folder, names, job.verify)} & {*files.VOCABULARY}
-            ):
-                discard_leftovers(folder)
             if missing := files.complaints(folder, names, job.verify):  # no other process has fetched them meanwhile
                 announce(job, missing)
             fetch_files(job, [name for name in names if not files.is_large(name)])
@@ -119,14 +116,6 @@ def run(job: Job) -> None:
     except KeyboardInterrupt:
         log.warning("stopped; the partial download of %s is kept, and the next download resumes it", named.name)
         raise
-
-
-def discard_leftovers(folder: Path) -> None:
-    """Removes files that describe the tokens of another model, which was in the folder of a released one."""
-    for file in (folder / name for name in files.OPTIONAL):
-        if file.exists():
-            log.warning("%s belongs to another model, and is removed", file)
-            file.unlink()
 
 
 def announce(job: Job, names: Iterable[str]) -> None:
@@ -154,31 +143,41 @@ def announce(job: Job, names: Iterable[str]) -> None:
 
 
 def fetch_files(job: Job, names: Sequence[str]) -> None:
-    """Fetches files until all of them are there, and load together.
+    """Fetches files until all of them are there, and load together. Those that do not are removed if they are new.
 
     Raises:
         OSError, ValueError: as for `download`.
     """
-    fetched: list[str] = []
+    received: dict[str, bool] = {}
     while bad := files.complaints(job.folder, names, job.verify):
-        new = [name for name in bad if name not in fetched]
+        files.refuse_strays(job.folder, names, job.verify)
+        new = [name for name in bad if name not in received]
         if not new:
             for name in bad:
-                (job.folder / name).unlink()
+                if received[name]:
+                    (job.folder / name).unlink()
             raise ValueError(f"{job.base} has no model that loads here: {next(iter(bad.values()))}")
-        for name in new:
-            fetch_file(job, name)
-        fetched += new
+        received |= {name: fetch_file(job, name) for name in new}
 
 
-def fetch_file(job: Job, name: str) -> None:
-    """Fetches and checks one file.
+def fetch_file(job: Job, name: str) -> bool:
+    """Fetches and checks one file, and returns whether it was not there before.
 
     Raises:
         OSError, ValueError: as for `Fetcher.fetch`.
     """
     file, check = job.folder / name, partial(files.check, name=name, verify=job.verify)
-    job.fetcher.fetch(f"{job.base}/{name}", file, files.sizes(file), check)
+    return job.fetcher.fetch(f"{job.base}/{name}", file, files.sizes(file), check)
+
+
+def fetch_alone(job: Job, name: str) -> None:
+    """Fetches a file that decides which others are needed, if it is not there or is not what it should be.
+
+    Raises:
+        OSError, ValueError: as for `Fetcher.fetch`.
+    """
+    if files.complaint(files.check, job.folder / name, name, job.verify):
+        fetch_file(job, name)
 
 
 # Which files
@@ -243,7 +242,7 @@ def files_on_hub(job: Job) -> list[str]:
             return False
         return True
 
-    fetch_files(job, ["config.json"])
+    fetch_alone(job, "config.json")
     vocabulary = next((layout for layout in files.TOKENIZERS if all(map(has, layout))), None)
     if not vocabulary:
         raise ValueError(f"{job.base} has no vocabulary: neither tokenizer.json nor vocab.json and merges.txt")
@@ -255,7 +254,7 @@ def files_on_hub(job: Job) -> list[str]:
             f"{job.base} has no model.safetensors; transformers (from_pretrained, then save_pretrained) can make one "
             "from a pickle, which is not opened here, since it can run any program"
         )
-    fetch_files(job, [files.INDEX])
+    fetch_alone(job, files.INDEX)
     return [*names, files.INDEX, *files.shard_names(job.folder / files.INDEX)]
 
 

@@ -102,7 +102,7 @@ class Fetcher:
         file: Path,
         sizes: range | None = None,
         check: Callable[[Path], object] = lambda _: None,
-    ) -> None:
+    ) -> bool:
         """Fetches a file, unless it is there and has the hash of the server's. An earlier partial file is completed.
 
         Args:
@@ -111,13 +111,16 @@ class Fetcher:
             sizes: the sizes in bytes that the file may have, if they are known.
             check: raises a ValueError if the content of a received file is wrong.
 
+        Returns:
+            Whether the file is new; False if it was there.
+
         Raises:
             FileNotFoundError: the server has no such file.
             OSError: the server cannot be reached, refuses, or repeatedly breaks the connection; or the disk is
                 full.
             ValueError: the server has something else, of which nothing is kept.
         """
-        self._retry(url, lambda: self._fetch(url, file, sizes, check))
+        return self._retry(url, lambda: self._fetch(url, file, sizes, check))
 
     def _retry(self, url: str, attempt: Callable[[], T]) -> T:
         """Repeats an attempt until it succeeds, or until too many in a row have failed without progress."""
@@ -146,14 +149,14 @@ class Fetcher:
         remote = describe(response)
         return remote._replace(size=remote.size or None)  # some servers give the size of an empty body, 0
 
-    def _fetch(self, url: str, file: Path, sizes: range | None, check: Callable[[Path], object]) -> None:
+    def _fetch(self, url: str, file: Path, sizes: range | None, check: Callable[[Path], object]) -> bool:
         """Makes one attempt at `fetch`."""
         remote = self._ask(url)
         check_size(url, remote.size, sizes)
         try:
             if remote.digests and file.exists() and has_digests(file, remote):
                 check(file)
-                return
+                return False
             part = part_file(url, file, remote)
             remove_parts(file, keep=part)
             n_received = part.stat().st_size if remote.etag and part.exists() else 0
@@ -167,6 +170,7 @@ class Fetcher:
             raise ValueError(f"{url} is not what it should be: {error}") from error
         sync(part)
         part.replace(file)
+        return True
 
     def _receive(
         self, url: str, file: Path, remote: Remote, n_received: int, sizes: range | None

@@ -7,16 +7,18 @@ is opened as far as needed to tell it from such a page, and then those that belo
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..machine.files import digest, read_object
 from ..params import count_params
 from ..text.vocabulary import read_merges, read_tokens
 from ..tokenizer import Tokenizer
-from ..weights.config import read_config, read_hparams, read_hparams_file
+from ..weights.config import read_config, read_eos_token_ids, read_hparams, read_hparams_file
 from ..weights.folder import find_tensors, read_tensors
 from ..weights.safetensors import open_file
 
@@ -118,7 +120,9 @@ def complaints(folder: Path, names: Iterable[str], verify: bool) -> dict[str, st
     data = [name for name in names if name == OPENAI_DATA]
     safetensors = [name for name in names if name.endswith(".safetensors")]
     shape = [name for name in names if name in ("hparams.json", "config.json")]
+    ends = [name for name in names if name == "generation_config.json"]
     groups: tuple[tuple[list[str], Callable[[Path], object]], ...] = (
+        (shape and shape + ends, check_configs),
         (vocabulary, Tokenizer.load),
         (data and shape + data, check_data),
         (safetensors and shape + safetensors, load_safetensors),
@@ -136,6 +140,54 @@ def complaint(check: Callable[..., object], *args: object) -> str | None:
     except (ValueError, FileNotFoundError) as error:
         return str(error)
     return None
+
+
+def refuse_strays(folder: Path, names: Iterable[str], verify: bool) -> None:
+    """Checks that no other file in the folder of a model, such as one of another model, keeps it from loading.
+
+    Args:
+        folder: the folder.
+        names: the files of the model.
+        verify: whether a vocabulary must be GPT-2's.
+
+    Raises:
+        ValueError: there is such a file, and without it the files of the model would load.
+    """
+    own = [name for name in names if not is_large(name)]
+    strays = [name for name in READERS if name not in own and not is_large(name) and (folder / name).exists()]
+    problem = problem_in_copy(folder, own, strays, verify)
+    if not strays or not problem or problem_in_copy(folder, own, [], verify):
+        return
+    single = [name for name in strays if not problem_in_copy(folder, own, [n for n in strays if n != name], verify)]
+    culprits = " and ".join(str(folder / name) for name in single[:1] or strays)
+    raise ValueError(f"the model in {folder} does not load because of {culprits}, no part of it: {problem}; remove it")
+
+
+def problem_in_copy(folder: Path, own: Iterable[str], others: Iterable[str], verify: bool) -> str:
+    """What would be wrong with the small files of a model if it had a folder with only these others; empty if nothing.
+
+    Args:
+        folder: the folder in which all of the files are.
+        own: the files of the model that hold no parameters.
+        others: the other files.
+        verify: whether a vocabulary must be GPT-2's.
+    """
+    with TemporaryDirectory() as copy:
+        for file in (folder / name for name in (*own, *others)):
+            if file.exists():
+                shutil.copy(file, copy)
+        problems = complaints(Path(copy), own, verify)
+    return next(iter(problems.values()), "").replace(copy, str(folder))
+
+
+def check_configs(folder: Path) -> None:
+    """Checks the configurations in a folder as loading does.
+
+    Raises:
+        FileNotFoundError, ValueError: they do not load.
+    """
+    read_hparams(folder)
+    read_eos_token_ids(folder, None)
 
 
 def load_safetensors(folder: Path) -> bool:

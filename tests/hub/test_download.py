@@ -154,14 +154,60 @@ class TestDownload:
             assert_arrived(store, "124M", folder)
             caplog.clear()
 
-    def test_what_another_model_left_in_the_folder_is_removed(
+    @pytest.mark.parametrize(
+        ("name", "stray", "content"),
+        [
+            ("distilgpt2", "hparams.json", '{"n_vocab": 9, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 2}'),
+            ("distilgpt2", "hparams.json", "nonsense"),
+            ("distilgpt2", "tokenizer.json", '{"version": "1.0"'),
+            ("distilgpt2", "encoder.json", "{}"),
+            ("distilgpt2", "generation_config.json", "[1]"),
+            ("distilgpt2", "generation_config.json", '{"eos_token_id": "x"}'),
+            ("distilgpt2", "added_tokens.json", '{"<|new|>": 7}'),
+            ("124M", "config.json", '{"n_vocab": 9, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 2}'),
+            ("124M", "tokenizer_config.json", "nonsense"),
+        ],
+    )
+    def test_a_file_of_another_model_is_named_and_nothing_is_fetched_or_removed(
+        self, store: Store, url: str, fetcher: Fetcher, name: str, stray: str, content: str
+    ) -> None:
+        folder = download(name, base_url=url, fetcher=fetcher)
+        if name == "124M":  # converted, so that a file beside it could make the conversion look damaged
+            (folder / "model.safetensors").write_bytes(store.files["/distilgpt2/model.safetensors"])
+        (folder / "special_tokens_map.json").write_text("{}")  # harmless, and so not named
+        (folder / stray).write_text(content)
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        store.requests.clear()
+        with pytest.raises(ValueError, match=f"does not load because of {folder}/{stray}, no part of .*; remove it$"):
+            download(name, base_url=url, fetcher=fetcher)
+        assert store.requests == []
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+        (folder / stray).unlink()
+        download(name, base_url=url, fetcher=fetcher)
+        assert store.requests == []
+        assert numpy_gpt2.load(folder).hparams == HPARAMS
+
+    def test_a_file_that_the_server_has_is_not_removed_if_the_files_do_not_fit(
+        self, store: Store, url: str, fetcher: Fetcher
+    ) -> None:
+        folder = download("distilgpt2", base_url=url, fetcher=fetcher)
+        config = json.loads(store.files["/distilgpt2/config.json"])
+        (folder / "config.json").unlink()
+        store.files["/distilgpt2/config.json"] = json.dumps({**config, "n_layer": 3}).encode()
+        with pytest.raises(ValueError, match="has no model that loads here: .* holds 2 blocks"):
+            download("distilgpt2", base_url=url, fetcher=fetcher)
+        assert (folder / "model.safetensors").read_bytes() == store.files["/distilgpt2/model.safetensors"]
+
+    def test_what_another_model_left_in_the_folder_is_named(
         self, store: Store, url: str, fetcher: Fetcher, tmp_path: Path, tiny: GPT2
     ) -> None:
         """Its tokenizer_config.json gives another id to `<|endoftext|>`, and no released file replaces it."""
         folder = tmp_path / "models" / "distilgpt2"
         numpy_gpt2.save(tiny, folder)
+        with pytest.raises(ValueError, match=f"because of {folder}/tokenizer_config.json, no part of it.*; remove it$"):
+            download("distilgpt2", base_url=url, fetcher=fetcher)
+        (folder / "tokenizer_config.json").unlink()
         assert download("distilgpt2", base_url=url, fetcher=fetcher) == folder
-        assert not (folder / "tokenizer_config.json").exists()
         assert numpy_gpt2.load(folder).hparams == HPARAMS
         (folder / "tokenizer_config.json").write_text('{"bos_token": "<|endoftext|>"}')
         download("distilgpt2", base_url=url, fetcher=fetcher)
