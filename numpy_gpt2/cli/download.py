@@ -9,6 +9,7 @@ from ..hub.download import download
 from ..hub.listing import describe_models, repositories
 from ..hub.names import EMBEDDED, NAMES, PARAMETERS, model_folder, source
 from .arguments import add_message_options, add_models_dir
+from .process import show
 
 HELP = "fetch a model"
 DESCRIPTION = (
@@ -58,12 +59,12 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         args.parser.error(str(error))
     if args.list:
-        print(describe_models(names or [*NAMES, *repositories(args.models_dir)], args.models_dir))
+        show(describe_models(names or [*NAMES, *repositories(args.models_dir)], args.models_dir))
         return
     for name in names:
         is_here = name == EMBEDDED
         folder = model_folder(name) if is_here else download(name, args.models_dir, args.base_url, args.verify)
-        print(f"{name} is in {folder}", flush=True)
+        show(f"{name} is in {folder}")
 
 
 def names_in(args: argparse.Namespace) -> list[str]:
