@@ -56,6 +56,7 @@ class Store:
     lengths: bool = True  # whether responses have a Content-Length
     redirect: bool = False  # whether to redirect, as Hugging Face's hub does, with a hash of the file
     elsewhere: str = ""  # the address of the server to redirect to, if it is another one
+    endless_redirect: bool = False  # whether the body of a redirect has no end
     redirect_loop: bool = False  # whether to redirect HEAD to the same address, without end
     headers: dict[str, str] = field(default_factory=dict)  # further headers
     requests: list[Request] = field(default_factory=list)  # all requests so far
@@ -224,9 +225,12 @@ class Handler(BaseHTTPRequestHandler):
             "Location": f"{self.store.elsewhere}/elsewhere{self.path}",
             "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
             "X-Linked-Size": str(len(content)),
-            "Content-Length": "0",
+            **({} if self.store.endless_redirect else {"Content-Length": "0"}),
         }
         self.answer(302, headers)
+        if self.store.endless_redirect and self.command == "GET":
+            self.send(self.path, content, Fault(endless=True))
+            self.close_connection = True
         return True
 
     def describe(self, content: bytes) -> dict[str, str]:

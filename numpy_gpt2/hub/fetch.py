@@ -13,15 +13,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urljoin
 
 import requests
 import urllib3
+from requests.utils import requote_uri
 from tqdm import tqdm
 
 from ..machine.files import digest, sync
@@ -31,9 +34,13 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0  # seconds without a byte from the server, after which a connection counts as broken
 PAUSES = (1, 2, 4, 8, 16)  # seconds before each retry; from the start again after an attempt that made progress
 CHUNK = 2**16  # bytes written at a time, and so the most that is lost when the process is killed
+MOST_REDIRECTS = 20
 LEAST, PERIOD = 60_000, 60.0  # a server that sends fewer bytes in so many seconds counts as broken, too
 HUB_ERRORS = {  # what the header X-Error-Code of Hugging Face's hub means, or else X-Error-Message
-    "Invalid credentials in Authorization header": "it does not accept the token, in HF_TOKEN or of `hf auth login`",
+    "Invalid credentials in Authorization header": (
+        "it does not accept the token, in HF_TOKEN or of `hf auth login`: renew the token or, for a public model, "
+        "remove it"
+    ),
     "RepoNotFound": "there is no such repository, or it is private: then HF_TOKEN must be a token that may read it",
     "RevisionNotFound": "the repository has no such revision",
     "GatedRepo": "its authors give access on request: ask for it on the model's page, and set HF_TOKEN to your token",
@@ -58,6 +65,13 @@ class Remote(NamedTuple):
     digests: dict[str, str]  # hashes of the whole file, by the name of the hash function in hashlib
 
 
+class Session(requests.Session):
+    """A session that follows no redirects, since requests first reads the whole body of each, however long."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 class Fetcher:
     """Fetches files over one session, and retries after transient failures.
 
@@ -68,6 +82,9 @@ class Fetcher:
         clock: gives the time in seconds.
         token: the user's token, if there is one.
         token_for: the address of the server that gets the token. No other does, not even by a redirect.
+
+    Attributes:
+        known: what a server has announced about each file that was asked for, by address, until the file is fetched.
     """
 
     def __init__(
@@ -79,7 +96,8 @@ class Fetcher:
         token: str | None = None,
         token_for: str = "",
     ) -> None:
-        self.session = requests.Session()
+        self.session = Session()
+        self.known: dict[str, Remote] = {}
         self.timeout = timeout
         self.sleep = sleep
         self.pauses = pauses
@@ -88,13 +106,15 @@ class Fetcher:
         self.token_for = f"{token_for}/"
 
     def ask(self, url: str) -> Remote:
-        """Asks the server about a file, without receiving it.
+        """Asks the server about a file, without receiving it; once, until the file is fetched.
 
         Raises:
             FileNotFoundError: the server has no such file.
             OSError: the server cannot be reached, or refuses.
         """
-        return self._retry(url, lambda: self._ask(url))
+        if url not in self.known:
+            self.known[url] = self._retry(url, lambda: self._ask(url))
+        return self.known[url]
 
     def fetch(
         self,
@@ -151,7 +171,7 @@ class Fetcher:
 
     def _fetch(self, url: str, file: Path, sizes: range | None, check: Callable[[Path], object]) -> bool:
         """Makes one attempt at `fetch`."""
-        remote = self._ask(url)
+        remote = self.known.pop(url, None) or self._ask(url)
         check_size(url, remote.size, sizes)
         try:
             if remote.digests and file.exists() and has_digests(file, remote):
@@ -205,7 +225,7 @@ class Fetcher:
                 remove_parts(file)
                 n_received, part = 0, part_file(url, file, remote)
             with (
-                part.open("ab" if n_received else "wb") as opened,
+                part.open("ab" if n_received else "wb", buffering=0) as opened,
                 self._progress_bar(file.name, n_received, remote.size) as progress,
             ):
                 try:
@@ -242,16 +262,29 @@ class Fetcher:
     @contextlib.contextmanager
     def _request(self, method: str, url: str, headers: dict[str, str] | None = None) -> Iterator[requests.Response]:
         """Sends a request, and follows redirects. The body of the response is not read yet."""
-        headers = {"Accept-Encoding": "identity", **(headers or {})}  # without compression in transit
+        redirects: list[requests.Response] = []
+        response = self._send(method, url, url, headers)
+        while response.is_redirect:
+            response.close()
+            if len(redirects) == MOST_REDIRECTS:
+                raise OSError(f"{url}: the server redirects more than {MOST_REDIRECTS} times")
+            redirects.append(response)
+            response = self._send(method, url, redirect_target(url, response), headers)
+        response.history = redirects
+        with response:
+            yield response
+
+    def _send(self, method: str, url: str, address: str, headers: dict[str, str] | None) -> requests.Response:
+        """Sends one request to an address, to which the one that was asked for, `url`, may have been redirected."""
         try:
-            response = self.session.request(
+            return self.session.request(
                 method,
-                url,
-                headers=headers,
-                auth=self._authorize if self.token and url.startswith(self.token_for) else None,
+                address,
+                headers={"Accept-Encoding": "identity", **(headers or {})},  # without compression in transit
+                auth=self._authorize if self.token and address.startswith(self.token_for) else None,
                 stream=True,
                 timeout=self.timeout,
-                allow_redirects=True,
+                allow_redirects=False,
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             if isinstance(error, requests.exceptions.SSLError):
@@ -260,19 +293,32 @@ class Fetcher:
                     "connections, REQUESTS_CA_BUNDLE must name the file with the proxy's certificate"
                 ) from error
             raise TransientError(in_words(error)) from error
-        except (requests.RequestException, ValueError) as error:  # an invalid address, or too many redirects
+        except (requests.RequestException, ValueError) as error:  # an invalid address
             raise OSError(f"{url}: {error}") from error
-        with response:
-            yield response
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Adds the token to a request. Before it follows a redirect to another server, requests removes it."""
+        """Adds the token to a request."""
         request.headers["Authorization"] = f"Bearer {self.token}"
         return request
 
 
-def write(opened: IO[bytes], chunk: bytes, file: Path) -> None:
-    """Writes the next bytes to an open partial file.
+def redirect_target(url: str, response: requests.Response) -> str:
+    """The address to which a server redirects a request for `url`.
+
+    Raises:
+        OSError: it is not an address on the web.
+    """
+    location = response.headers["Location"]
+    with contextlib.suppress(ValueError):  # not text, or malformed
+        target = urljoin(response.url, requote_uri(location.encode("latin-1").decode()))
+        requests.Request("GET", target).prepare()
+        if location and re.match(r"https?://[^/?#%]+([/?#]|$)", target):
+            return target
+    raise OSError(f"{url}: the server redirects to {location!r}, which is not an address")
+
+
+def write(opened: io.FileIO, chunk: bytes, file: Path) -> None:
+    """Writes the next bytes to an open partial file, which has no buffer: closing the file must not fail again.
 
     Args:
         opened: the partial file.
@@ -283,7 +329,8 @@ def write(opened: IO[bytes], chunk: bytes, file: Path) -> None:
         OSError: the bytes cannot be written.
     """
     try:
-        opened.write(chunk)
+        while chunk:
+            chunk = chunk[opened.write(chunk) :]
     except OSError as error:
         raise OSError(
             f"{file} cannot be written ({error.strerror or error}); the partial file is kept: make room, then try again"

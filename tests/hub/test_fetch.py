@@ -353,15 +353,30 @@ class TestMisbehaviour:
         assert file.read_bytes() == CONTENT
 
     @pytest.mark.parametrize(
-        "location", ["http://[", "http://a:b/", "ftp://127.0.0.1/", "http://", "//", "http://\x7f/"]
+        "location",
+        ["http://[", "http://a:b/", "ftp://127.0.0.1/", "http://\x7f/", "http://\xff/", "http://a b/", ""],
     )
     def test_a_redirect_to_nowhere(
-        self, store: Store, fetcher: Fetcher, url: str, file: Path, location: str, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, location: str, pauses: list[float]
     ) -> None:
-        monkeypatch.setenv("NO_PROXY", "*")
         store.refusal = lambda path, token: (302, {"Location": location}) if path == PATH else None
-        with pytest.raises(OSError, match=url):
-            Fetcher(timeout=0.2, pauses=()).fetch(url, file)
+        with pytest.raises(OSError, match=f"^{url}: the server redirects to .*, which is not an address"):
+            fetcher.fetch(url, file)
+        assert pauses == []
+
+    def test_the_body_of_a_redirect_is_not_read(self, store: Store, fetcher: Fetcher, url: str, file: Path) -> None:
+        store.redirect = store.endless_redirect = True
+        fetcher.fetch(url, file)
+        assert file.read_bytes() == CONTENT
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_a_redirect_relative_to_the_address(
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, status: int
+    ) -> None:
+        store.refusal = lambda path, token: (status, {"Location": "../folder/a b#part"}) if path == PATH else None
+        store.files["/folder/a%20b"] = OTHER
+        fetcher.fetch(url, file)
+        assert file.read_bytes() == OTHER
 
     def test_no_server_listens(self, file: Path, fetcher: Fetcher, pauses: list[float]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -451,7 +466,7 @@ class TestOtherServers:
         self, store: Store, fetcher: Fetcher, url: str, file: Path, pauses: list[float]
     ) -> None:
         store.redirect_loop = True
-        with pytest.raises(OSError, match="redirects"):
+        with pytest.raises(OSError, match=f"^{url}: the server redirects more than 20 times$"):
             fetcher.fetch(url, file)
         assert pauses == []
 
@@ -541,14 +556,16 @@ class TestContent:
         assert [*file.parent.iterdir()] == []
         assert pauses == []
 
+    @pytest.mark.parametrize(("room", "size"), [(2, 4), (500_000, 1_000_000)])  # with a buffer, 4 bytes would wait
     def test_on_a_full_disk_the_partial_file_is_kept(
-        self, store: Store, fetcher: Fetcher, url: str, file: Path
+        self, store: Store, fetcher: Fetcher, url: str, file: Path, room: int, size: int
     ) -> None:
+        store.files[PATH] = CONTENT[:size]
         limit = pytest.importorskip("resource")
         old = limit.getrlimit(limit.RLIMIT_FSIZE)
         signal = pytest.importorskip("signal")
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        limit.setrlimit(limit.RLIMIT_FSIZE, (500_000, old[1]))
+        limit.setrlimit(limit.RLIMIT_FSIZE, (room, old[1]))
         try:
             with pytest.raises(OSError, match=rf"{file} cannot be written \(.*\); the partial file is kept: make room"):
                 fetcher.fetch(url, file)
@@ -558,7 +575,7 @@ class TestContent:
         store.requests.clear()
         fetcher.fetch(url, file)
         assert [request.status for request in store.of(PATH)] == [206]
-        assert file.read_bytes() == CONTENT
+        assert file.read_bytes() == CONTENT[:size]
 
     def test_a_file_gets_its_name_only_when_all_of_it_is_on_the_disk(
         self, fetcher: Fetcher, url: str, file: Path, monkeypatch: pytest.MonkeyPatch
