@@ -383,7 +383,9 @@ def load(
     backend = backends.choose_backend(backend)
     dtype = checks.float_dtype(dtype)
     folder = download.locate_or_download(name_or_folder, models_dir)
-    return folders.read_whole(folder, lambda current: read(current, os.fspath(name_or_folder), dtype)).to(backend)
+    with download.repair_advised(name_or_folder):
+        model = folders.read_whole(folder, lambda current: read(current, os.fspath(name_or_folder), dtype))
+    return model.to(backend)
 
 
 def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:

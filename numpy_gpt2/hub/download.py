@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..machine.files import locked
+from ..weights.folder import INDEX, TENSORS, holds_model
+from ..weights.safetensors import read_index
 from ..weights.tensorflow import check_tensorflow
 from . import files, huggingface
-from .names import PARAMETERS, Source, is_whole, locate, model_folder, source
+from .names import ON_HUB, RELEASED, Source, locate, source
 
 if TYPE_CHECKING:
     from .fetch import Fetcher
@@ -27,7 +31,26 @@ def locate_or_download(model: str | os.PathLike[str], models_dir: str | os.PathL
     Raises:
         ImportError, OSError, ValueError: as for `locate` and `download`.
     """
-    return locate(model, models_dir) or download(str(model), models_dir)
+    folder = locate(model, models_dir) or download(str(model), models_dir)
+    log.debug("%s is loaded from %s", model, folder)
+    return folder
+
+
+@contextlib.contextmanager
+def repair_advised(model: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds to the message of an error in the files of a model from the hub that `download` repairs them.
+
+    Raises:
+        FileNotFoundError, ValueError: as the error.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        named = source(model)
+        if not named or named.name not in ON_HUB:
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{error}; `numpy-gpt2 download {named.name}` repairs it") from error
 
 
 def download(
@@ -40,7 +63,7 @@ def download(
     """Downloads the files of a model that are missing, or would not load.
 
     Intact files are not downloaded again. An interrupted download is resumed. A model that is in the user's Hugging
-    Face cache is not downloaded, unless a folder or a mirror is given.
+    Face cache is not downloaded, unless `models_dir` or `base_url` is given.
 
     Args:
         name: the name of the model.
@@ -61,18 +84,18 @@ def download(
     """
     named = source(name)
     if not named:
-        raise ValueError(f"{name} cannot be downloaded, only {', '.join(PARAMETERS)}, and owner/name from the hub")
-    folder = model_folder(name, models_dir)
-    verify = verify and named.name in PARAMETERS
+        raise ValueError(f"{name} cannot be downloaded, only {', '.join(RELEASED)}, and owner/name from the hub")
+    folder = named.folder(models_dir)
+    verify = verify and named.name in RELEASED
     if is_intact(named, folder, verify):
         return folder
-    if named.name in PARAMETERS:
+    if named.name in RELEASED:
         files.refuse_strays(folder, needed(named, folder), verify)
     snapshot = None if models_dir or base_url else named.snapshot()
     if snapshot and not files.complaints(snapshot, files_in(snapshot), verify):
         return snapshot
     if not named.repository and not files.is_converted(folder):
-        check_tensorflow(name)
+        check_tensorflow(folder / "model.ckpt")
     from .fetch import Fetcher
 
     fetcher = fetcher or Fetcher(token=huggingface.token(), token_for=huggingface.endpoint())
@@ -98,19 +121,18 @@ def run(job: Job) -> None:
         OSError, ValueError: as for `download`.
     """
     named, folder = job.named, job.folder
-    is_released = named.name in PARAMETERS
-    if not is_released:
-        look_up(job)
+    on_hub = () if named.name in RELEASED else look_up(job)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder):
-            names = needed(named, folder) if is_released else files_on_hub(job)
+            names = on_hub or needed(named, folder)
             if missing := files.complaints(folder, names, job.verify):  # no other process has fetched them meanwhile
                 announce(job, missing)
-            fetch_files(job, [name for name in names if not files.is_large(name)])
-            fetch_files(job, names)
+            received: dict[str, bool] = {}
+            fetch_files(job, [name for name in names if not files.is_large(name)], received)
+            fetch_files(job, names, received)
             if is_damaged_conversion(named, folder):
-                file = folder / "model.safetensors"
+                file = folder / TENSORS
                 log.warning("%s does not load, and is removed: the next use makes it again from the checkpoint", file)
                 file.unlink()
     except KeyboardInterrupt:
@@ -142,19 +164,23 @@ def announce(job: Job, names: Iterable[str]) -> None:
     log.warning("fetching %s of %s from %s to %s", amount, job.named.name, job.base, job.folder)
 
 
-def fetch_files(job: Job, names: Sequence[str]) -> None:
-    """Fetches files until all of them are there, and load together. Those that do not are removed if they are new.
+def fetch_files(job: Job, names: Sequence[str], received: dict[str, bool]) -> None:
+    """Fetches files until all of them are there, and load together. If they do not, those that are new are removed.
+
+    Args:
+        job: the job.
+        names: the files.
+        received: the files that the job has fetched so far, and whether each is new; the others are added.
 
     Raises:
         OSError, ValueError: as for `download`.
     """
-    received: dict[str, bool] = {}
     while bad := files.complaints(job.folder, names, job.verify):
         files.refuse_strays(job.folder, names, job.verify)
         new = [name for name in bad if name not in received]
         if not new:
-            for name in bad:
-                if received[name]:
+            for name, is_new in received.items():
+                if is_new:
                     (job.folder / name).unlink()
             raise ValueError(f"{job.base} has no model that loads here: {next(iter(bad.values()))}")
         received |= {name: fetch_file(job, name) for name in new}
@@ -168,16 +194,6 @@ def fetch_file(job: Job, name: str) -> bool:
     """
     file, check = job.folder / name, partial(files.check, name=name, verify=job.verify)
     return job.fetcher.fetch(f"{job.base}/{name}", file, files.sizes(file), check)
-
-
-def fetch_alone(job: Job, name: str) -> None:
-    """Fetches a file that decides which others are needed, if it is not there or is not what it should be.
-
-    Raises:
-        OSError, ValueError: as for `Fetcher.fetch`.
-    """
-    if files.complaint(files.check, job.folder / name, name, job.verify):
-        fetch_file(job, name)
 
 
 # Which files
@@ -204,35 +220,37 @@ def files_in(folder: Path) -> list[str]:
 
 def is_intact(named: Source, folder: Path, verify: bool) -> bool:
     """Whether a model is in its folder, and would load."""
-    if named.name in PARAMETERS:
+    if named.name in RELEASED:
         return not files.complaints(folder, needed(named, folder), verify) and not is_damaged_conversion(named, folder)
-    return is_whole(folder) and not files.complaints(folder, files_in(folder), verify)
+    return holds_model(folder) and not files.complaints(folder, files_in(folder), verify)
 
 
 def is_damaged_conversion(named: Source, folder: Path) -> bool:
     """Whether a folder of one of OpenAI's models has a damaged `model.safetensors`, made from the checkpoint."""
-    is_there = not named.repository and (folder / "model.safetensors").exists()
+    is_there = not named.repository and (folder / TENSORS).exists()
     return is_there and files.complaint(files.load_safetensors, folder) is not None
 
 
-def look_up(job: Job) -> None:
-    """Asks the hub whether it has a repository.
+def look_up(job: Job) -> list[str]:
+    """The files that a repository on the hub has for `load`. Nothing is kept of those that are fetched to find out.
 
     Raises:
-        OSError: it has none, or not for this user.
+        OSError: there is no such repository, or not for this user; or a file cannot be fetched.
+        ValueError: the repository has no GPT-2, no vocabulary, or no safetensors.
     """
     try:
         job.fetcher.ask(f"{job.base}/config.json")
     except OSError as error:
         raise OSError(f"{job.named.name} is not a folder here, and cannot be had from the hub: {error}") from error
+    with TemporaryDirectory() as folder:
+        return files_on_hub(job._replace(folder=Path(folder)))
 
 
 def files_on_hub(job: Job) -> list[str]:
     """The files that a repository on the hub has for `load`. Those that decide about it are fetched.
 
     Raises:
-        OSError: a file cannot be fetched.
-        ValueError: the repository has no GPT-2, no vocabulary, or no safetensors.
+        OSError, ValueError: as for `look_up`.
     """
 
     def has(name: str) -> bool:
@@ -242,20 +260,20 @@ def files_on_hub(job: Job) -> list[str]:
             return False
         return True
 
-    fetch_alone(job, "config.json")
+    fetch_file(job, "config.json")
     vocabulary = next((layout for layout in files.TOKENIZERS if all(map(has, layout))), None)
     if not vocabulary:
         raise ValueError(f"{job.base} has no vocabulary: neither tokenizer.json nor vocab.json and merges.txt")
     names = ["config.json", *filter(has, files.OPTIONAL), *vocabulary]
-    if has("model.safetensors"):
-        return [*names, "model.safetensors"]
-    if not has(files.INDEX):
+    if has(TENSORS):
+        return [*names, TENSORS]
+    if not has(INDEX):
         raise ValueError(
-            f"{job.base} has no model.safetensors; transformers (from_pretrained, then save_pretrained) can make one "
+            f"{job.base} has no {TENSORS}; transformers (from_pretrained, then save_pretrained) can make one "
             "from a pickle, which is not opened here, since it can run any program"
         )
-    fetch_alone(job, files.INDEX)
-    return [*names, files.INDEX, *files.shard_names(job.folder / files.INDEX)]
+    fetch_file(job, INDEX)
+    return [*names, INDEX, *sorted({*read_index(job.folder / INDEX).values()})]
 
 
 def in_bytes(n: int) -> str:

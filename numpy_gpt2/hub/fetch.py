@@ -69,7 +69,7 @@ class Session(requests.Session):
     """A session that follows no redirects, since requests first reads the whole body of each, however long."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
+        """None, for every response: there is nothing to follow."""
 
 
 class Fetcher:

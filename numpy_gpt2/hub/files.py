@@ -19,14 +19,13 @@ from ..params import count_params
 from ..text.vocabulary import read_merges, read_tokens
 from ..tokenizer import Tokenizer
 from ..weights.config import read_config, read_eos_token_ids, read_hparams, read_hparams_file
-from ..weights.folder import find_tensors, read_tensors
-from ..weights.safetensors import open_file
+from ..weights.folder import INDEX, TENSORS, find_tensors, read_tensors
+from ..weights.safetensors import open_file, read_index
 
 OPENAI_DATA = "model.ckpt.data-00000-of-00001"
 OPENAI_INDEX = "model.ckpt.index"
 OPENAI_FILES = ("hparams.json", "encoder.json", "vocab.bpe", "checkpoint", OPENAI_INDEX, OPENAI_DATA)
-HUB_FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
-INDEX = "model.safetensors.index.json"  # of a model in several safetensors files
+HUB_FILES = ("config.json", "vocab.json", "merges.txt", TENSORS)
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 VOCABULARY = ("encoder.json", "vocab.bpe", *TOKENIZERS[0], *TOKENIZERS[1])
 OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -58,7 +57,14 @@ def check(file: Path, name: str, verify: bool) -> None:
             raise ValueError(f"{name} is not that of GPT-2 (--no-verify accepts others)")
     except ValueError as error:
         reason = str(error).replace(str(file), name).partition(": replace it")[0]
-        raise ValueError(f"{reason}; did the server send a login page or another model?") from error
+        page = "; the server sent a web page, perhaps to log in" if is_web_page(file) else ""
+        raise ValueError(f"{reason}{page}") from error
+
+
+def is_web_page(file: Path) -> bool:
+    """Whether a file begins as HTML does."""
+    with file.open("rb") as opened:
+        return re.match(rb"(\xef\xbb\xbf)?\s*<", opened.read(1000)) is not None  # perhaps after a byte order mark
 
 
 def check_pattern(pattern: bytes, file: Path) -> None:
@@ -71,19 +77,6 @@ def check_pattern(pattern: bytes, file: Path) -> None:
         raise ValueError(f"{file} is not that of a checkpoint, or is cut short")
 
 
-def shard_names(index: Path) -> list[str]:
-    """The names of the safetensors files that an index lists.
-
-    Raises:
-        ValueError: it lists none, or something else.
-    """
-    weight_map = read_object(index).get("weight_map")
-    names = {*map(str, weight_map.values())} if isinstance(weight_map, dict) else set()
-    if not names or not all(re.fullmatch(r"[\w-][\w.-]*\.safetensors", name) for name in names):
-        raise ValueError(f"{index} does not list safetensors files as weight_map")
-    return sorted(names)
-
-
 READERS: dict[str, Callable[[Path], Any]] = {
     "hparams.json": read_hparams_file,
     "config.json": read_config,
@@ -94,7 +87,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "checkpoint": partial(check_pattern, rb'^model_checkpoint_path:\s*"([^"\n]*[/\\])?model\.ckpt"'),
     OPENAI_INDEX: partial(check_pattern, re.escape(TABLE_MAGIC) + rb"\Z"),
     OPENAI_DATA: Path.stat,  # its size is compared by `check_data`
-    INDEX: shard_names,
+    INDEX: read_index,
     **dict.fromkeys((*OPTIONAL, "tokenizer.json"), read_object),
 }
 

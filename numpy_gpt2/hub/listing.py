@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
+from ..params import count_params
+from ..weights.folder import holds_model
 from . import files
 from .download import in_bytes
-from .names import PARAMETERS, Source, is_whole, model_folder, models_folder, source
+from .names import RELEASED, Source, model_folder, models_folder, source
 
 
 def describe_models(names: Iterable[str], models_dir: str | None = None) -> str:
@@ -31,31 +33,43 @@ def repositories(models_dir: str | None = None) -> list[str]:
 
 def describe(name: str, models_dir: str | None) -> str:
     """A line about a model: its size and folder if it is on disk, otherwise the size of the download."""
-    folder, named = model_folder(name, models_dir), source(name)
-    if named and not is_whole(folder):
+    named = source(name)
+    folder = named.folder(models_dir) if named else model_folder(name)
+    if named and not holds_model(folder):
         folder = named.snapshot() or folder
     size = size_of(folder)
-    if is_whole(folder):
+    if holds_model(folder):
         return f"{name:<12}{in_bytes(size):>8}  {folder}"
     if size:
         hint = f"not complete; `numpy-gpt2 download {name}` resumes the download"
         return f"{name:<12}{in_bytes(size):>8}  {folder} ({hint})"
-    amount = f"{in_bytes(4 * PARAMETERS[name])} of weights" if name in PARAMETERS else "a model"
+    amount = in_bytes(download_size(named)) if named and named.name in RELEASED else "a model"
     through = "" if named and named.repository else ", with TensorFlow"
     return f"{name:<12}{'-':>8}  {amount} to download{through}"
 
 
+def download_size(named: Source) -> int:
+    """The size of the weights of a released model, in bytes. The hub's files hold a mask for each block as well."""
+    hparams = RELEASED[named.name]
+    masks = hparams.n_layer * hparams.n_ctx**2 if named.repository else 0
+    return 4 * (count_params(hparams) + masks)
+
+
 def spare_files(named: Source, models_dir: str | None) -> str:
     """A line that says what could be deleted of one of OpenAI's models; empty if nothing could."""
-    folder, twin = model_folder(named.name, models_dir), named.twin
-    if not is_whole(folder) or not twin:
+    folder, twin = named.folder(models_dir), named.twin
+    if not holds_model(folder) or not twin:
         return ""
-    if is_whole(model_folder(twin.name, models_dir)) or twin.snapshot():
-        return f"could be deleted: {folder} ({in_bytes(size_of(folder))}), the same weights as {twin.name}"
-    size = size_of(folder, "model.ckpt.*")
-    if not size or not files.is_converted(folder):
+    for other in filter(None, (twin.folder(models_dir), twin.snapshot())):
+        if files.complaint(files.load_safetensors, other) is None and holds_model(other):
+            return (
+                f"could be deleted: {folder} ({in_bytes(size_of(folder))}), the same weights as {twin.name} in {other}"
+            )
+    checkpoint = size_of(folder, "model.ckpt.*")
+    if not checkpoint or not files.is_converted(folder):
         return ""
-    return f"could be deleted: {folder / 'model.ckpt.*'} ({in_bytes(size)}), converted to model.safetensors beside them"
+    size = in_bytes(checkpoint)
+    return f"could be deleted: {folder / 'model.ckpt.*'} ({size}), converted to model.safetensors beside them"
 
 
 def size_of(folder: Path, pattern: str = "*") -> int:

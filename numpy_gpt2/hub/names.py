@@ -7,35 +7,32 @@ original TensorFlow checkpoints. The weights are the same. Every other model on 
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from ..params import HParams
 from ..weights.folder import holds_model
+from ..weights.tensorflow import HUB_NAMES
 from . import huggingface
-from .files import INDEX, shard_names
-
-log = logging.getLogger(__name__)
 
 EMBEDDED = "tiny"  # a small model that comes with the package
-TWINS = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}  # by door, the same weights
-PARAMETERS = {  # the number of parameters of each released model; a parameter takes four bytes
-    "gpt2": 124_439_808,
-    "gpt2-medium": 354_823_168,
-    "gpt2-large": 774_030_080,
-    "gpt2-xl": 1_557_611_200,
-    "distilgpt2": 81_912_576,
-    "124M": 124_439_808,
-    "355M": 354_823_168,
-    "774M": 774_030_080,
-    "1558M": 1_557_611_200,
+SHAPES = {  # of the models on the hub: n_embd, n_head, n_layer
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 16, 24),
+    "gpt2-large": (1280, 20, 36),
+    "gpt2-xl": (1600, 25, 48),
+    "distilgpt2": (768, 12, 6),
 }
-NAMES = (EMBEDDED, *PARAMETERS)
-OWNERS = {**dict.fromkeys(TWINS, "openai-community"), "distilgpt2": "distilbert"}  # of the repositories on the hub
-REPOSITORY = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)  # owner/name@revision
+ON_HUB = {name: HParams(50257, 1024, *shape) for name, shape in SHAPES.items()}
+RELEASED = {**ON_HUB, **{openai: ON_HUB[hub] for openai, hub in HUB_NAMES.items()}}
+NAMES = (EMBEDDED, *RELEASED)
+OWNERS = dict.fromkeys(ON_HUB, "openai-community") | {"distilgpt2": "distilbert"}  # of the repositories on the hub
+REPOSITORY = re.compile(  # [owner/]name[@revision], or the address of its page
+    r"(?:https://huggingface\.co/)?(?:(\w[\w.-]*)/)?(\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII
+)
 
 OPENAI = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 DATA = Path(__file__).parent.parent / "data"  # the data files of the package
@@ -56,43 +53,48 @@ class Source(NamedTuple):
             return f"{huggingface.endpoint()}/{self.repository}/resolve/{quote(self.revision, safe='')}"
         return f"{OPENAI}/{self.name}"
 
+    def folder(self, models_dir: str | os.PathLike[str] | None = None) -> Path:
+        """The folder into which it is downloaded, which need not exist; `models_dir` as for `models_folder`."""
+        path, _, revision = self.name.partition("@")
+        return models_folder(models_dir) / (f"{path}@{quote(revision, safe='')}" if revision else path)
+
     @property
     def twin(self) -> Source | None:
         """The same weights through the other door."""
-        other = (TWINS | {openai: hub for hub, openai in TWINS.items()}).get(self.name)
+        other = (HUB_NAMES | {hub: openai for openai, hub in HUB_NAMES.items()}).get(self.name)
         return source(other) if other else None
 
     def snapshot(self) -> Path | None:
         """The model's folder in the user's Hugging Face cache, if all of it is there."""
         repositories = (self.repository, self.name) if self.repository else ()  # transformers may know it as `gpt2`
         folders = [huggingface.cached(repository, self.revision) for repository in repositories]
-        return next((folder for folder in folders if folder and is_whole(folder)), None)
+        return next((folder for folder in folders if folder and holds_model(folder)), None)
 
 
 def source(model: str | os.PathLike[str]) -> Source | None:
-    """Where a model comes from, given its name; None for the embedded model, a folder, or an unknown name.
-
-    A string that could be the name of a repository on the hub is a folder if a folder of this name exists.
-    """
-    if not isinstance(model, str):
+    """Where a model comes from, given its name; None for the embedded model, a folder, or an unknown name."""
+    if not isinstance(model, str) or ".." in model:
         return None
-    if model in PARAMETERS:
-        return Source(model, f"{OWNERS[model]}/{model}" if model in OWNERS else "")
+    if model in HUB_NAMES:
+        return Source(model)
     match = REPOSITORY.fullmatch(model)
-    if not match or ".." in model or Path(model).exists():
+    owner, name, revision = match.groups("") if match else ("", "", "")
+    owner = owner or OWNERS.get(name, "")
+    if not owner:
         return None
-    owner, _, name = match[1].partition("/")
-    if OWNERS.get(name) == owner and not match[2]:
-        return source(name)
-    return Source(model, match[1], match[2] or "main")
+    repository = f"{owner}/{name}"
+    if revision not in ("", "main"):
+        return Source(f"{repository}@{revision}", repository, revision)
+    return Source(name if OWNERS.get(name) == owner else repository, repository)
 
 
 def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder of a model, which need not exist.
 
     Args:
-        model: a name, such as `gpt2`, `124M` or `owner/name`, or a folder. A string that is not a name is a folder if
-            it contains a path separator or if the folder exists.
+        model: a name, such as `gpt2`, `124M` or `owner/name`, or a folder. A string with a path separator that could be
+            the name of a repository is a folder if there is one. A string that is not a name is a folder if it has a
+            path separator or if there is one.
         models_dir: the folder that holds the models with a name, as for `models_folder`.
 
     Raises:
@@ -100,12 +102,13 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
     """
     if model == EMBEDDED:
         return DATA / EMBEDDED
-    if named := source(model):
-        path, _, revision = named.name.partition("@")
-        return models_folder(models_dir) / (f"{path}@{quote(revision, safe='')}" if revision else path)
-    if isinstance(model, str) and not {os.sep, os.altsep} & {*model} and not (model and Path(model).is_dir()):
+    is_path = not isinstance(model, str) or bool({os.sep, os.altsep} & {*model})
+    if (named := source(model)) and not (is_path and expand(model).is_dir()):
+        return named.folder(models_dir)
+    if not is_path and not (model and Path(model).is_dir()):
         import difflib  # not needed, and so not imported, when nothing is wrong
 
+        model = str(model)
         close = difflib.get_close_matches(model.casefold().replace("_", "-"), [name.casefold() for name in NAMES], n=1)
         hint = "".join(f"; did you mean {name!r}?" for name in NAMES if name.casefold() in close)
         raise ValueError(
@@ -125,12 +128,11 @@ def locate(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | N
         ValueError: as for `model_folder`.
     """
     folder, named = model_folder(model, models_dir), source(model)
-    if not named or is_whole(folder):
+    if not named or holds_model(folder) or folder.resolve() != named.folder(models_dir).resolve():
         return folder
     for each in filter(None, (named, named.twin)):
-        own = model_folder(each.name, models_dir)
-        if found := own if is_whole(own) else each.snapshot():
-            log.debug("%s is loaded from %s", model, found)
+        own = each.folder(models_dir)
+        if found := own if holds_model(own) else each.snapshot():
             return found
     return None
 
@@ -138,17 +140,6 @@ def locate(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | N
 def is_on_disk(name: str, models_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether every file that is needed to load a model with a name is on disk, through whichever door."""
     return locate(name, models_dir) is not None
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a folder has every file that is needed to load a model. Large files are not opened to find out."""
-    index = folder / INDEX
-    if not holds_model(folder) or (folder / "model.safetensors").exists() or not index.exists():
-        return holds_model(folder)
-    try:
-        return all((folder / name).exists() for name in shard_names(index))
-    except ValueError:
-        return False
 
 
 def models_folder(models_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -110,7 +110,7 @@ def replace_files(folder: Path, write: Callable[[Path], object], names: Iterable
     `settle` does the rest.
 
     Args:
-        folder: the folder, which must be `locked`.
+        folder: the folder, which must be `locked`, and in which `settle` has left nothing.
         write: writes the new files.
         names: files that are removed if they are not among the new ones.
 
@@ -118,7 +118,6 @@ def replace_files(folder: Path, write: Callable[[Path], object], names: Iterable
         OSError: a file cannot be written. It is also raised where the new files count already, but cannot take the
             place of the old ones.
     """
-    settle(folder, names)
     staging = folder / SAVING
     try:
         staging.mkdir()

@@ -36,11 +36,12 @@ from ..text.vocabulary import find_vocabulary
 from ..tokenizer import Tokenizer
 from . import tensorflow
 from .config import check_multiple_choice, is_tied, is_written_here, write_configs
-from .safetensors import Tensor, open_file, open_shards, write_file
+from .safetensors import Tensor, open_file, open_shards, read_index, write_file
 
 log = logging.getLogger(__name__)
 
 TENSORS = "model.safetensors"
+INDEX = f"{TENSORS}.index.json"  # lists the files of a model in several
 
 # The files that `save` writes, some of them only for a model with a vocabulary.
 WRITTEN_FILES = (TENSORS, "config.json", CONFIG, "vocab.json", "merges.txt", ADDED)
@@ -180,7 +181,7 @@ def find_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
         FileNotFoundError: one of several safetensors files is missing.
         ValueError: a file is damaged.
     """
-    file, index = folder / TENSORS, folder / f"{TENSORS}.index.json"
+    file, index = folder / TENSORS, folder / INDEX
     if not (tensors := current_tensors(folder)) and index.exists():
         return index, open_shards(index)
     return file, tensors
@@ -349,12 +350,10 @@ def save(
         write_tensors(staging / TENSORS, hparams, lambda name, _: arrays[name], params.wte.dtype, {}, head)
         write_configs(staging, hparams, tokenizer, params.wte.dtype, head is not None, eos_token_ids)
 
-    if not is_settled(folder):
-        with locked(folder):
-            settle(folder, WRITTEN_FILES)
     check_replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        settle(folder, WRITTEN_FILES)
         replace_files(folder, write, WRITTEN_FILES)
 
 
@@ -455,9 +454,12 @@ def holds_model(folder: Path) -> bool:
 
 def holds_params(folder: Path) -> bool:
     """Whether a folder has parameters, in either layout."""
-    if any((folder / name).exists() for name in (TENSORS, f"{TENSORS}.index.json")):
-        return True
+    index = folder / INDEX
     try:
+        if (folder / TENSORS).exists():
+            return True
+        if index.exists():
+            return all((folder / name).exists() for name in read_index(index).values())
         checkpoint = tensorflow.find_checkpoint(folder)
     except ValueError:
         return False

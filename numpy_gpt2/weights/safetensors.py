@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..machine.files import read_json
+from ..machine.files import read_object
 from ..params import Array
 
 # The floating-point types of the format, and the dtypes as which NumPy reads them.
@@ -167,11 +167,29 @@ def natural_number(text: str) -> int:
     return number
 
 
+def read_index(index: Path) -> dict[str, str]:
+    """Reads the JSON file that gives the safetensors file of each array of a model that is split into several.
+
+    Returns:
+        The names of the files, by that of the array; at least one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file says something else.
+    """
+    weight_map = read_object(index).get("weight_map")
+    if not (isinstance(weight_map, dict) and weight_map) or not all(
+        isinstance(name, str) and re.fullmatch(r"\w[\w.-]*\.safetensors", name) for name in weight_map.values()
+    ):
+        raise ValueError(f"{index} does not give a safetensors file of the same folder for each array, as weight_map")
+    return weight_map
+
+
 def open_shards(index: Path) -> dict[str, Tensor]:
     """Opens the safetensors files of a model that is split into several.
 
     Args:
-        index: the JSON file that gives the file of each array.
+        index: the JSON file that gives the file of each array, as for `read_index`.
 
     Returns:
         The arrays of all files, by name.
@@ -180,12 +198,7 @@ def open_shards(index: Path) -> dict[str, Tensor]:
         FileNotFoundError: one of the files is missing.
         ValueError: the index is malformed, or a file is damaged, lacks an array, or holds one that is not listed.
     """
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in weight_map.values()
-    ):
-        raise ValueError(f"{index} does not give a safetensors file of the same folder for each array, as weight_map")
+    weight_map = read_index(index)
     shards = {}
     for name in {*weight_map.values()}:
         try:

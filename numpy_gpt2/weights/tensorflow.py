@@ -21,6 +21,9 @@ import numpy as np
 from ..machine.files import read_text
 from ..params import Array
 
+# The released checkpoints, by their folder's name, and the same weights on Hugging Face's hub.
+HUB_NAMES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
+
 ADVICE = "if it was downloaded, delete the checkpoint's files, and download them again"
 
 
@@ -77,7 +80,7 @@ class CheckpointReader:
         return np.reshape(array, shape)
 
 
-def check_tensorflow(checkpoint: str | Path) -> None:
+def check_tensorflow(checkpoint: Path) -> None:
     """Checks that TensorFlow can be imported. It is imported for this, which takes a few seconds.
 
     Args:
@@ -86,16 +89,18 @@ def check_tensorflow(checkpoint: str | Path) -> None:
     Raises:
         ImportError: TensorFlow is not installed, or does not work.
     """
+    name = HUB_NAMES.get(checkpoint.parent.name, "gpt2")
+    otherwise = f"`numpy-gpt2 download {name}` fetches the released weights without TensorFlow"
     if not importlib.util.find_spec("tensorflow"):
         raise ImportError(
             f"{checkpoint} is a TensorFlow checkpoint, and reading it, which is done once, needs TensorFlow: "
-            'pip install "numpy_gpt2[weights]"; or `numpy-gpt2 download gpt2` fetches the same GPT-2 without TensorFlow'
+            f'pip install "numpy_gpt2[weights]"; {otherwise}'
         )
     with standard_error_hidden():
         try:
             import tensorflow  # noqa: F401
         except Exception as error:  # a broken installation may raise more than ImportError
-            raise ImportError(f"TensorFlow is installed, but cannot be imported: {error}") from error
+            raise ImportError(f"TensorFlow is installed, but cannot be imported ({error}); {otherwise}") from error
 
 
 def checkpoint_spelling(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

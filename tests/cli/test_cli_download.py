@@ -223,10 +223,11 @@ def test_without_a_network_the_message_names_the_address() -> None:
     assert result.stderr.splitlines()[-1].startswith(message)
 
 
-def test_without_tensorflow_nothing_is_fetched(store: Store, url: str, tmp_path: Path) -> None:
-    result = run("124M", "--base-url", url, before=NO_TENSORFLOW)
+@pytest.mark.parametrize(("name", "twin"), [("124M", "gpt2"), ("1558M", "gpt2-xl")])
+def test_without_tensorflow_nothing_is_fetched(store: Store, url: str, tmp_path: Path, name: str, twin: str) -> None:
+    result = run(name, "--base-url", url, before=NO_TENSORFLOW)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert 'needs TensorFlow: pip install "numpy_gpt2[weights]"; or `numpy-gpt2 download gpt2`' in result.stderr
+    assert f'TensorFlow: pip install "numpy_gpt2[weights]"; `numpy-gpt2 download {twin}` fetches' in result.stderr
     assert store.requests == []
     assert not (tmp_path / "models").exists()
 
@@ -237,7 +238,10 @@ def test_a_tensorflow_that_does_not_work_counts_as_none(
     install_tensorflow(monkeypatch, tmp_path / "broken", "raise RuntimeError('no such instruction')")
     result = run("124M", "--base-url", url)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert "TensorFlow is installed, but cannot be imported: no such instruction" in result.stderr
+    assert (
+        "TensorFlow is installed, but cannot be imported (no such instruction); `numpy-gpt2 download gpt2`"
+        in result.stderr
+    )
     assert store.requests == []
 
 
@@ -254,8 +258,8 @@ def test_list(store: Store, url: str, tmp_path: Path) -> None:
     assert [*lines] == [*NAMES]
     assert lines["tiny"] == f"11.8MB  {model_folder('tiny')}"
     assert lines["124M"] == f"1.04MB  {folder} (not complete; `numpy-gpt2 download 124M` resumes the download)"
-    assert lines["gpt2-medium"] == "-  1.42GB of weights to download"
-    assert lines["1558M"] == "-  6.23GB of weights to download, with TensorFlow"
+    assert lines["gpt2-medium"] == "-  1.52GB to download"
+    assert lines["1558M"] == "-  6.23GB to download, with TensorFlow"
     assert lines["distilgpt2"] == f"2.16MB  {tmp_path}/models/distilgpt2"
     assert describe_models(NAMES, os.fspath(tmp_path / "nowhere")).count("to download") == 9
 

@@ -12,7 +12,6 @@ from model_files import HPARAMS, openai_variables, write_tensorflow_checkpoint
 import numpy_gpt2
 from numpy_gpt2.hub.files import (
     HUB_FILES,
-    INDEX,
     OPENAI_DATA,
     OPENAI_FILES,
     OPENAI_INDEX,
@@ -20,7 +19,6 @@ from numpy_gpt2.hub.files import (
     TABLE_MAGIC,
     check,
     complaints,
-    shard_names,
     sizes,
 )
 from numpy_gpt2.hub.names import model_folder
@@ -79,7 +77,8 @@ def test_a_page_in_place_of_a_file(files: list[Path], page: bytes) -> None:
 def test_a_page_in_place_of_a_file_that_other_models_have(tmp_path: Path, name: str) -> None:
     for page in PAGES[:-1]:
         (tmp_path / name).write_bytes(page)
-        with pytest.raises(ValueError, match=f"^{name} .*; did the server send a login page"):
+        hint = "; the server sent a web page, perhaps to log in" if b"<html>" in page else ""
+        with pytest.raises(ValueError, match=f"^{name} [^;]*{hint}$"):
             check(tmp_path / name, name, verify=False)
 
 
@@ -109,15 +108,6 @@ def test_the_index_of_tensorflows_own_writer_is_accepted(tmp_path: Path) -> None
     write_tensorflow_checkpoint(tmp_path, openai_variables(random_model(HPARAMS, "float32")))
     for name in ("model.ckpt.index", "checkpoint", OPENAI_DATA):
         check(tmp_path / name, name, verify=True)
-
-
-@pytest.mark.parametrize(
-    "content", [{}, [], {"weight_map": {}}, {"weight_map": {"wte": "../x.safetensors"}}, {"weight_map": {"wte": 5}}]
-)
-def test_an_index_that_lists_no_files_beside_it(tmp_path: Path, content: object) -> None:
-    (tmp_path / INDEX).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=f"{INDEX} "):
-        shard_names(tmp_path / INDEX)
 
 
 def test_the_sizes_that_a_file_may_have(files: list[Path]) -> None:

@@ -31,16 +31,19 @@ def test_both_doors_are_listed(put: Callable[[str], Path], tmp_path: Path) -> No
     folder = put("gpt2-medium")
     lines, spare = listed(tmp_path)
     assert f"gpt2-medium   11.8MB  {folder}" in lines
-    assert "355M               -  1.42GB of weights to download, with TensorFlow" in lines
-    assert "gpt2-xl            -  6.23GB of weights to download" in lines
+    assert "355M               -  1.42GB to download, with TensorFlow" in lines
+    assert "gpt2-xl            -  6.43GB to download" in lines  # as the hub lists its model.safetensors
     assert spare == []
 
 
 def test_a_model_that_is_there_through_both_doors_could_be_deleted(put: Callable[[str], Path], tmp_path: Path) -> None:
-    put("gpt2")
+    twin = put("gpt2")
     folder = put("124M")
     put("774M")
-    assert listed(tmp_path)[1] == [f"could be deleted: {folder} (11.8MB), the same weights as gpt2"]
+    line = f"could be deleted: {folder} (11.8MB), the same weights as gpt2 in {twin}"
+    assert listed(tmp_path)[1] == [line]
+    (twin / "model.safetensors").write_bytes(b"damaged")
+    assert listed(tmp_path)[1] == []
 
 
 def test_a_checkpoint_that_has_been_converted_could_be_deleted(put: Callable[[str], Path], tmp_path: Path) -> None:

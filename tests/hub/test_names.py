@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from numpy_gpt2.hub.names import NAMES, PARAMETERS, TWINS, Source, model_folder, source
-from numpy_gpt2.params import HParams, count_params
+from numpy_gpt2.hub.names import NAMES, RELEASED, Source, locate, model_folder, source
+from numpy_gpt2.params import count_params
+from numpy_gpt2.weights.tensorflow import HUB_NAMES
 
-SHAPES = {
-    "124M": (768, 12, 12),
-    "355M": (1024, 16, 24),
-    "774M": (1280, 20, 36),
-    "1558M": (1600, 25, 48),
-    "distilgpt2": (768, 12, 6),
+PARAMETERS = {  # as published
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "distilgpt2": 81_912_576,
+    "124M": 124_439_808,
+    "355M": 354_823_168,
+    "774M": 774_030_080,
+    "1558M": 1_557_611_200,
 }
 
 
@@ -24,9 +30,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_the_numbers_of_parameters_follow_from_the_shapes(name: str) -> None:
-    assert PARAMETERS[name] == count_params(HParams(50257, 1024, *SHAPES[TWINS.get(name, name)]))
+def test_the_numbers_of_parameters_are_the_published_ones() -> None:
+    assert {name: count_params(hparams) for name, hparams in RELEASED.items()} == PARAMETERS
 
 
 def address(name: str, base_url: str | None = None) -> str:
@@ -51,12 +56,20 @@ def test_the_addresses_of_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_released_model_by_the_name_of_its_repository() -> None:
     assert source("openai-community/gpt2") == source("gpt2") == Source("gpt2", "openai-community/gpt2")
     assert source("distilbert/distilgpt2") == source("distilgpt2")
-    pinned = source("openai-community/gpt2@v1")
-    assert pinned == ("openai-community/gpt2@v1", "openai-community/gpt2", "v1")
+    assert source("openai-community/gpt2@main") == source("gpt2@main") == source("gpt2")
+    pinned = ("openai-community/gpt2@v1", "openai-community/gpt2", "v1")
+    assert source("openai-community/gpt2@v1") == source("gpt2@v1") == pinned
+    assert source("owner/name@main") == source("owner/name")
+
+
+def test_the_address_of_a_page_on_the_hub_is_a_name() -> None:
+    assert source("https://huggingface.co/owner/name@v1") == source("owner/name@v1")
+    assert source("https://huggingface.co/openai-community/gpt2") == source("gpt2")
+    assert source("https://elsewhere.example/owner/name") is None
 
 
 def test_each_name_has_its_own_folder(tmp_path: Path) -> None:
-    for name in PARAMETERS:
+    for name in RELEASED:
         assert model_folder(name, tmp_path) == tmp_path / name
     assert model_folder("a/b", tmp_path) == tmp_path / "a" / "b"
     assert model_folder("a/b@refs/pr/1", tmp_path) == tmp_path / "a" / "b@refs%2Fpr%2F1"
@@ -64,7 +77,7 @@ def test_each_name_has_its_own_folder(tmp_path: Path) -> None:
 
 
 def test_the_doors_are_each_others_twins() -> None:
-    for hub, openai in TWINS.items():
+    for openai, hub in HUB_NAMES.items():
         assert source(hub).twin == source(openai)  # type: ignore[union-attr]
         assert source(openai).twin == source(hub)  # type: ignore[union-attr]
     assert source("distilgpt2").twin is None  # type: ignore[union-attr]
@@ -79,8 +92,18 @@ def test_what_cannot_be_a_repository_is_a_folder(folder: str) -> None:
 
 
 def test_a_folder_takes_precedence_over_a_repository(tmp_path: Path) -> None:
-    assert source("a/b")
+    assert locate("a/b") is None
     (tmp_path / "a" / "b").mkdir(parents=True)
-    assert source("a/b") is None
-    assert model_folder("a/b") == Path("a/b")
-    assert {source(name) for name in NAMES[1:]} == {source(name) for name in PARAMETERS}
+    assert locate("a/b") == model_folder("a/b") == Path("a/b")
+
+
+def test_the_folder_of_a_repository_is_no_other_folder(tmp_path: Path) -> None:
+    """Where the working directory has the models, what an interrupted download left is not a user's own folder."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert locate("a/b", tmp_path) is locate("a/b", ".") is None
+    shutil.copytree(model_folder("tiny"), tmp_path / "a" / "b", dirs_exist_ok=True)
+    assert locate("a/b", ".") == Path("a/b")
+
+
+def test_each_name_is_a_model() -> None:
+    assert {source(name) for name in NAMES[1:]} == {source(name) for name in RELEASED}

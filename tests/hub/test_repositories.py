@@ -17,6 +17,7 @@ import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.hub.download import download
 from numpy_gpt2.hub.fetch import Fetcher
+from numpy_gpt2.hub.listing import repositories
 from numpy_gpt2.hub.names import is_on_disk, model_folder
 from numpy_gpt2.params import HParams
 
@@ -96,6 +97,15 @@ class TestReleased:
         assert paths(hub.elsewhere_store) == [f"/elsewhere{path}"] * 2
         assert is_on_disk("gpt2")
 
+    def test_a_damaged_model_names_the_remedy(self, hub: Hub) -> None:
+        folder = download("gpt2")
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[:-1])
+        with pytest.raises(ValueError, match="cut short.*; `numpy-gpt2 download gpt2` repairs it$"):
+            numpy_gpt2.load("gpt2")
+        download("gpt2")
+        numpy_gpt2.load("gpt2")
+
     def test_a_large_file_with_the_right_hash_is_not_fetched_again(self, hub: Hub) -> None:
         folder = download("gpt2")
         config = json.loads((folder / "config.json").read_text())
@@ -112,11 +122,26 @@ class TestAnyRepository:
     @pytest.mark.parametrize("name", ["owner/model", "owner/model@main", f"owner/model@{COMMIT}"])
     def test_it_is_loaded(self, hub: Hub, own: GPT2, name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(numpy_gpt2.load(name).logits(IDS), own.logits(IDS))
-        assert model_folder(name) == tmp_path / "models" / name
+        assert model_folder(name) == tmp_path / "models" / name.removesuffix("@main")
         hub.requests.clear()
         numpy_gpt2.load(name)
         download(name)
         assert hub.requests == []
+
+    def test_the_server_is_asked_once_about_each_file(self, hub: Hub) -> None:
+        numpy_gpt2.load("gpt2")
+        assert len(paths(hub, "HEAD")) == 4
+        hub.requests.clear()
+        numpy_gpt2.load("owner/model")
+        asked = [*paths(hub, "HEAD")]
+        asked.remove("/owner/model/resolve/main/config.json")  # read before the folder is made, then fetched
+        assert len(asked) == len({*asked})
+
+    def test_beside_a_folder_of_the_same_name(self, hub: Hub, tmp_path: Path) -> None:
+        (tmp_path / "owner" / "model").mkdir(parents=True)
+        assert download("owner/model") == tmp_path / "models" / "owner" / "model"
+        assert download("owner/model", ".") == Path("owner/model")
+        numpy_gpt2.load("owner/model", ".")
 
     def test_it_is_what_transformers_loads(self, hub: Hub, own: GPT2) -> None:
         torch = pytest.importorskip("torch")
@@ -172,7 +197,7 @@ class TestAnyRepository:
         with pytest.raises(ValueError, match=f"/owner/model/.*/config.json is not what it should be: .*{complaint}"):
             numpy_gpt2.load("owner/model")
         assert paths(hub) == ["/owner/model/resolve/main/config.json"]
-        assert not [*model_folder("owner/model").glob("[!.]*")]
+        assert not model_folder("owner/model").exists()
 
     def test_a_pickle_is_refused_before_anything_large_is_fetched(self, hub: Hub) -> None:
         hub.remove("owner/model", "model.safetensors")
@@ -182,6 +207,7 @@ class TestAnyRepository:
         ):
             numpy_gpt2.load("owner/model")
         assert paths(hub) == ["/owner/model/resolve/main/config.json"]
+        assert not model_folder("owner/model").exists()
 
     def test_a_model_without_a_vocabulary_is_refused(self, hub: Hub) -> None:
         hub.remove("owner/model", "merges.txt")
@@ -193,6 +219,7 @@ class TestAnyRepository:
         hub.put("owner/model", "merges.txt", b"".join(merges[:-5]))
         with pytest.raises(ValueError, match="merges.txt in .* do not make a tokenizer"):
             numpy_gpt2.load("owner/model")
+        assert repositories() == []
         assert "/owner/model/resolve/main/model.safetensors" not in paths(hub)
 
     def test_a_large_file_that_is_much_too_large_is_not_fetched(
@@ -225,7 +252,7 @@ class TestRefusals:
 
     def test_a_token_that_the_hub_does_not_know(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_old")
-        with pytest.raises(OSError, match="401 .*: it does not accept the token, in HF_TOKEN or of `hf auth login`$"):
+        with pytest.raises(OSError, match="401 .*: it does not accept the token.*hf auth login`: renew"):
             numpy_gpt2.load("owner/model")
 
     @pytest.mark.parametrize("name", ["owner/gated", "owner/private"])
@@ -267,4 +294,4 @@ class TestRefusals:
 def test_the_progress_is_said(hub: Hub, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     with caplog.at_level(logging.INFO):
         download("owner/model")
-    assert [message.split(" from ")[0] for message in caplog.messages] == ["fetching 304kB of owner/model"]
+    assert [message.split(" from ")[0] for message in caplog.messages] == ["fetching 305kB of owner/model"]

@@ -336,9 +336,9 @@ class TestShards:
     @pytest.mark.parametrize(
         "content",
         [
-            "[]",
             "{}",
             '{"weight_map": []}',
+            '{"weight_map": {}}',
             '{"weight_map": {"a": 1}}',
             '{"weight_map": {"a": "../model-1.safetensors"}}',
             '{"weight_map": {"a": "/etc/passwd"}}',
