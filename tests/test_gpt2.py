@@ -62,11 +62,18 @@ def test_parameters_that_are_not_finite_numbers_are_noticed_whatever_is_asked(na
         lambda: [*model.score([1, 2, 3])],
         lambda: model.loss([1, 2, 3]),
         lambda: model.perplexity([1, 2, 3]),
+        lambda: model.logits([1, 2, 3]),
+        lambda: model.logits([[3], [1]], model.new_past(2)),
         lambda: tables.next_tokens(model, [1, 2, 3]),
         lambda: tables.logit_lens(model, [1, 2, 3]),
     ]
     if name != "wte":
-        asked += [lambda: tables.attention_weights(model, [1, 2, 3]), lambda: tables.stream_sizes(model, [1, 2, 3])]
+        asked += [
+            lambda: model.hidden_states([1, 2, 3]),
+            lambda: tables.attention_weights(model, [1, 2, 3]),
+            lambda: tables.unmasked_weights(model, [1, 2, 3], 0),
+            lambda: tables.stream_sizes(model, [1, 2, 3]),
+        ]
     for ask in asked:
         with np.errstate(all="ignore"), pytest.raises(ValueError, match="^the model's logits are not finite numbers: "):
             ask()
