@@ -148,7 +148,7 @@ def complain(name: str, parser: ArgumentParser, given: Sequence[str], others: Se
     """What is wrong with the arguments that the parser of a subcommand does not know, among those given."""
     import difflib  # only where something is wrong
 
-    options = [argument for argument in others if argument.startswith("-")]
+    options = [argument for argument in others if argument.startswith("-") and argument != "-"]
     if "--" in given and others[0].startswith("-") and others[0] in given[given.index("--") :]:
         return f"what follows -- is the prompt: {others[0]} must come before it"
     for text in ("prompt", "text"):

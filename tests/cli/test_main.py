@@ -204,6 +204,7 @@ class TestHints:
     def test_a_text_without_quotes(self, command: list[str]) -> None:
         line = error_line(run(*command, "The", "king", "was"))
         assert "a text of several words must be in quotes; 'king' is a second one" in line
+        assert "'-' is a second one" in error_line(run(*command, "The", "-"))
         assert "unrecognized arguments: The" in error_line(run("explore", "params", "The"))
 
     def test_a_file_is_not_its_name(self, tiny: GPT2, tmp_path: Path) -> None:
