@@ -100,13 +100,18 @@ def check_fits(ids: Array, hparams: HParams, past: Past | None = None) -> None:
 def check_finite(values: Array) -> Array:
     """Returns logits, or hidden states, unless a parameter that is NaN or infinity has spoilt them.
 
-    The parameters themselves are not checked: that would read all of a memory-mapped file.
+    Whatever computes with a model refuses such parameters by this check; `explore params` and `explore weights` say
+    where they are. The parameters themselves are not checked: that would read all of a memory-mapped file. To check the
+    last position of a text is enough, since it attends to all others.
 
     Raises:
         ValueError: one of the values is not a finite number.
     """
     if not np.isfinite(values).all():
-        raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
+        raise ValueError(
+            "the model's logits are not finite numbers: check its parameters for NaN and infinity (`numpy-gpt2 explore "
+            "params` names them)"
+        )
     return values
 
 

@@ -5,6 +5,7 @@ Each method checks its arguments and leaves the work to functions of other modul
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,12 +24,15 @@ from .evaluation import double_heads, hidden_states, scoring
 from .hub import download, names
 from .machine import backend as backends
 from .machine.memory import keep_freed_memory
+from .machine.threads import count_threads
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .text.padding import Batch
 from .text.vocabulary import find_vocabulary
 from .tokenizer import Tokenizer
 from .weights import config
 from .weights import folder as folders
+
+log = logging.getLogger(__name__)
 
 
 class GPT2:
@@ -106,13 +110,14 @@ class GPT2:
             `[..., n_seq, n_vocab]`.
 
         Raises:
-            ValueError: the ids are not ids of this model or too many for its context, or the past was made
-                for another model.
+            ValueError: the ids are not ids of this model or too many for its context, the past was made for another
+                model, or the logits are not finite numbers.
         """
         if past is not None and past.params is not self.params:
             raise ValueError("this past was made for another model; new_past() makes one for this")
         batch, types = self._check(ids, past, token_type_ids)
         logits = prefill.logits(batch, self.params, self.hparams.n_head, past, types)
+        checks.check_finite(logits[:, -1])
         return backends.to_host(logits if np.ndim(ids) == 2 else logits[0])
 
     def hidden_states(
@@ -130,10 +135,12 @@ class GPT2:
             n_layer + 1 arrays, `[..., n_seq, n_embd]`.
 
         Raises:
-            ValueError: the ids are not ids of this model, or too many for its context.
+            ValueError: the ids are not ids of this model or too many for its context, or the hidden states are not
+                finite numbers.
         """
         batch, types = self._check(ids, token_type_ids=token_type_ids)
         states = hidden_states.hidden_states(batch, self.params, self.hparams.n_head, types)
+        checks.check_finite(states[-1][:, -1])
         return [backends.to_host(x if np.ndim(ids) == 2 else x[0]) for x in states]
 
     def generate(
@@ -385,7 +392,11 @@ def load(
     folder = download.locate_or_download(name_or_folder, models_dir)
     with download.repair_advised(name_or_folder):
         model = folders.read_whole(folder, lambda current: read(current, os.fspath(name_or_folder), dtype))
-    return model.to(backend)
+    model = model.to(backend)
+    if log.isEnabledFor(logging.DEBUG):
+        size = f"{model.hparams.n_layer} layers, {count_params(model.hparams):,} parameters, {dtype}"
+        log.debug("%s is in %s: %s, on %s, threads: %s", model.name, folder, size, backend, count_threads())
+    return model
 
 
 def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:

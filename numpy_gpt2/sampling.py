@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import layers
+from . import checks, layers
 from .params import Array
 
 
@@ -143,9 +143,8 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
     with np.errstate(over="ignore", invalid="ignore"):
         adjusted = adjust(logits.astype(np.float64), ids, **options)  # in float32, scaling may overflow
     if not math.isfinite(adjusted.max()):
-        if math.isfinite(logits.max()):
-            raise ValueError("the logits overflow when scaled: use a temperature and a penalty that are nearer to 1")
-        raise ValueError("the model's logits are not finite numbers: check its parameters for NaN and infinity")
+        checks.check_finite(logits.max())
+        raise ValueError("the logits overflow when scaled: use a temperature and a penalty that are nearer to 1")
     return int(np.argmax(adjusted)) if options.get("temperature") == 0 else draw(adjusted, rng)
 
 

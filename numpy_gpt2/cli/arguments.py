@@ -34,7 +34,11 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("messages").add_mutually_exclusive_group()
     for name, level, help in (
         ("--quiet", logging.ERROR, "only errors on standard error"),
-        ("--verbose", logging.DEBUG, "say more on standard error, such as why each text ended"),
+        (
+            "--verbose",
+            logging.DEBUG,
+            "say more on standard error, such as which folder is loaded and why each text ended",
+        ),
     ):
         group.add_argument(name, dest="log_level", action="store_const", const=level, default=logging.INFO, help=help)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from ..inside.recorder import trace
 from ..params import Array
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
-from .process import argument_text, is_terminal, read_input, show_object
+from .process import given_text, is_terminal, show_object
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -35,12 +36,13 @@ DESCRIPTION = "Look inside GPT-2. Each view prints a table, and with -o draws a 
 class View(NamedTuple):
     """One thing to look at.
 
-    `show` gets the options, the model, and the module that draws, or None if no picture is wanted.
+    `show` gets the options, the model, and the module that draws, or None if no picture is wanted. It prints a table,
+    and returns the picture. The picture is drawn first, since one that is too large is refused.
     """
 
     help: str
     example: str
-    show: Callable[[argparse.Namespace, GPT2, Any], None]
+    show: Callable[[argparse.Namespace, GPT2, Any], Any]
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     takes_text: bool = True
 
@@ -68,8 +70,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Shows what the options ask for."""
     draw = pictures(args)
-    args.show(args, load_model(args), draw)
+    figure = args.show(args, load_model(args), draw)
     if draw:
+        draw.save_figure(figure, args.output)
         log.info("the picture is in %s", args.output)
 
 
@@ -98,9 +101,7 @@ def pictures(args: argparse.Namespace) -> Any:
 
 def text_of(args: argparse.Namespace) -> str:
     """The text to look at. At a terminal, the default sentence is used."""
-    if args.text is None and is_terminal(sys.stdin):
-        return SENTENCE
-    return read_input("-").removesuffix("\n") if args.text in (None, "-") else argument_text(args.text)
+    return SENTENCE if args.text is None and is_terminal(sys.stdin) else given_text(args.text)
 
 
 def check_place(args: argparse.Namespace, model: GPT2) -> None:
@@ -140,8 +141,7 @@ def show_table(
     ]
     if title:
         print(title)
-    if len(lines) > 1:
-        print_aligned(lines, [form.startswith("<") for form in columns.values()])
+    print_aligned(lines, [form.startswith("<") for form in columns.values()])
     if total:
         print(f"\n{total}")
 
@@ -168,24 +168,32 @@ def print_aligned(lines: list[list[str]], left: Sequence[bool]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def show_params(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def warn_of_non_finite(means: dict[str, float]) -> None:
+    """Names the arrays that hold NaN or infinity: those whose mean is not a finite number."""
+    if found := [name for name, mean in means.items() if not math.isfinite(mean)]:
+        log.warning("NaN or infinity in %s", ", ".join(found))
+
+
+def show_params(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """Every parameter."""
     table = tables.parameter_statistics(model.params)
+    figure = draw and draw.params_figure(table, model.name)
+    warn_of_non_finite({row.name: row.mean for row in table})
     show_table(
         args,
         {"name": "<", "shape": "", "size": ",", "mean": ".4f", "deviation": ".4f"},
         [(row.name, list(row.shape), row.size, row.mean, row.deviation) for row in table],
         total=f"{sum(row.size for row in table):,} parameters in {len(table)} arrays",
     )
-    if draw:
-        draw.save_figure(draw.params_figure(table, model.name), args.output)
+    return figure
 
 
-def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """How a text splits."""
     found = tables.tokens(require(model.tokenizer), text_of(args))
     if not found:
         raise ValueError("there is no text to look at: give one, in quotes")
+    figure = draw and draw.tokens_figure([t.piece for t in found], [t.id for t in found], model.name)
     show_table(
         args,
         {"position": "", "id": "", "piece": "<", "bytes": "<", "merges": "<"},
@@ -200,27 +208,27 @@ def show_tokens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
             for i, t in enumerate(found)
         ],
     )
-    if draw:
-        figure = draw.tokens_figure([t.piece for t in found], [t.id for t in found], model.name)
-        draw.save_figure(figure, args.output)
+    return figure
 
 
-def show_next(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_next(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """The likeliest next tokens."""
     checks.check_whole_number("-n", args.n, at_least=1)
     text, options = text_of(args), sampling_options(args)
     chances = tables.next_tokens(model, text, args.n, **options)
     announce(model, args)
     labels = token_texts(args, model, [c.id for c in chances])
+    figure = None
+    if draw:
+        drawn_with = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in options.items())
+        name = f"what follows {draw.ending(text)} ({model.name})"
+        figure = draw.next_figure(chances, labels, name, drawn_with)
     show_table(
         args,
         {"rank": "", "id": "", "token": "<", "probability": ".6f", "drawn with": ".6f"},
         [(i + 1, c.id, labels[i], c.probability, c.drawn) for i, c in enumerate(chances)],
     )
-    if draw:
-        drawn_with = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in options.items())
-        name = f"what follows {draw.ending(text)} ({model.name})"
-        draw.save_figure(draw.next_figure(chances, labels, name, drawn_with), args.output)
+    return figure
 
 
 def add_next_options(parser: argparse.ArgumentParser) -> None:
@@ -229,7 +237,7 @@ def add_next_options(parser: argparse.ArgumentParser) -> None:
     add_sampling_options(parser, off=True)
 
 
-def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """Which tokens each token looks at: in one head, in one block, or in all."""
     check_place(args, model)
     if args.head is not None and args.layer is None:
@@ -238,20 +246,19 @@ def show_attention(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     weights = tables.attention_weights(model, ids[0], args.layer)
     announce(model, args)
     labels = token_texts(args, model, ids)
-    if args.head is not None:
-        show_head(args, weights[args.head], labels)
-    else:
-        show_habits(args, {args.layer: weights} if args.layer is not None else dict(enumerate(weights)))
-    if not draw:
-        return
+    name = f"attention of {model.name}, "
     if args.layer is None:
-        figure = draw.layers_figure(weights, f"attention of {model.name}, all blocks and heads")
+        figure = draw and draw.layers_figure(weights, f"{name}all blocks and heads")
+        show_habits(args, dict(enumerate(weights)))
     elif args.head is None:
-        figure = draw.heads_figure(weights, labels, f"attention of {model.name}, block h{args.layer}")
+        figure = draw and draw.heads_figure(weights, labels, f"{name}block h{args.layer}")
+        show_habits(args, {args.layer: weights})
     else:
-        name = f"attention of {model.name}, block h{args.layer}, head {args.head}"
-        figure = draw.attention_figure(weights[args.head], labels, name)
-    draw.save_figure(figure, args.output)
+        figure = draw and draw.attention_figure(
+            weights[args.head], labels, f"{name}block h{args.layer}, head {args.head}"
+        )
+        show_head(args, weights[args.head], labels)
+    return figure
 
 
 def add_place_options(parser: argparse.ArgumentParser, default: int | None = None) -> None:
@@ -281,33 +288,34 @@ def show_habits(args: argparse.Namespace, layers: dict[int, Array]) -> None:
     """
     columns = {"block": "<", "head": "", "first": ".3f", "itself": ".3f", "before": ".3f", "distance": ".1f"}
     title = "average weight on the first token, on the token itself and on the one before, and how far back"
-    rows = []
-    for layer, weights in layers.items():
-        if weights.shape[-1] == 1:
-            title = "a single token can only look at itself"
-            break
-        rows += [(f"h{layer}", head, *tables.habits(of_head)) for head, of_head in enumerate(weights)]
+    rows = [
+        (f"h{layer}", head, *(tables.habits(of_head) if len(of_head) > 1 else [None] * 4))
+        for layer, weights in layers.items()
+        for head, of_head in enumerate(weights)
+    ]
+    if rows[0][-1] is None:
+        title = "a single token can only look at itself: there is nothing to average"
     show_table(args, columns, rows, title)
 
 
-def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_lens(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """What each layer would predict."""
     ids = tables.read_ids(model, text_of(args))
     lens = tables.logit_lens(model, ids[0])
     announce(model, args)
     labels = token_texts(args, model, ids)
     predicted = [token_texts(args, model, row) for row in lens.ids]
+    figure = draw and draw.lens_figure(lens, labels, predicted, f"what each layer of {model.name} would predict next")
     columns = ["token", "emb", *(f"h{i}" for i in range(model.hparams.n_layer))]
     title = "the likeliest next token, if the model ended with the embeddings (emb) or after a block"
     show_table(args, dict.fromkeys(columns, "<"), zip(labels, *predicted, strict=True), title)
-    if draw:
-        figure = draw.lens_figure(lens, labels, predicted, f"what each layer of {model.name} would predict next")
-        draw.save_figure(figure, args.output)
+    return figure
 
 
-def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """The position embeddings."""
     similarity = checks.check_finite(tables.position_similarity(model.params))
+    figure = draw and draw.positions_figure(tables.parameter(model.params, "wpe"), similarity, model.name)
     n = len(similarity)
     steps = [step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if step < n]
     show_table(
@@ -319,14 +327,15 @@ def show_positions(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
         ],
         "how similar the embedding of a position is to those of later positions (cosine)",
     )
-    if draw:
-        wpe = tables.parameter(model.params, "wpe")
-        draw.save_figure(draw.positions_figure(wpe, similarity, model.name), args.output)
+    return figure
 
 
-def show_weights(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_weights(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """A parameter."""
     array = tables.parameter(model.params, args.name)
+    figure = draw and draw.weights_figure(array, f"{args.name} of {model.name}")
+    mean = float(array.mean(dtype=np.float64))
+    warn_of_non_finite({args.name: mean})
     show_table(
         args,
         {"name": "<", "shape": "", **dict.fromkeys(("mean", "deviation", "least", "median", "most"), ".5f")},
@@ -334,7 +343,7 @@ def show_weights(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
             (
                 args.name,
                 list(array.shape),
-                array.mean(dtype=np.float64),
+                mean,
                 array.std(),
                 array.min(),
                 np.median(array),
@@ -342,8 +351,7 @@ def show_weights(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
             )
         ],
     )
-    if draw:
-        draw.save_figure(draw.weights_figure(array, f"{args.name} of {model.name}"), args.output)
+    return figure
 
 
 def add_weights_options(parser: argparse.ArgumentParser) -> None:
@@ -351,22 +359,22 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="as `params` lists it: 'h1/attn/c_attn/w[:300,:300]'")
 
 
-def show_trace(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_trace(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """Every array of a pass."""
     ids = tables.read_ids(model, text_of(args))
     with trace(args.names) as t:
-        checks.check_finite(model.logits(ids))
+        model.logits(ids)
     if not t:
         raise ValueError(f"no array has a name like {args.names!r}; without --names, all are listed")
     announce(model, args)
+    name = f"the residual stream of {model.name}, and what each block adds to it"
+    figure = draw and draw.stream_figure(tables.stream_sizes(model, ids[0]), name)
     show_table(
         args,
         dict.fromkeys(("name", "shape", "line", "source"), "<"),
         [(s.name, list(s.shape), f"{Path(s.file).name}:{s.line}", s.source.split("  #")[0]) for s in t.steps],
     )
-    if draw:
-        name = f"the residual stream of {model.name}, and what each block adds to it"
-        draw.save_figure(draw.stream_figure(tables.stream_sizes(model, ids[0]), name), args.output)
+    return figure
 
 
 def add_trace_options(parser: argparse.ArgumentParser) -> None:
@@ -374,7 +382,7 @@ def add_trace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="PATTERN", default="*", help="only these, with * for anything: 'h0*'")
 
 
-def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
+def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """The same head with the mask and without."""
     layer, head = args.layer, args.head
     check_place(args, model)
@@ -383,6 +391,8 @@ def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
     unmasked = tables.unmasked_weights(model, ids[0], layer)[head]
     announce(model, args)
     labels = token_texts(args, model, ids)
+    name = f"attention of {model.name}, block h{layer}, head {head}"
+    figure = draw and draw.mask_figure(masked, unmasked, labels, name)
     show_table(
         args,
         {"token": "<", "masked": "<", "weight": ".3f", "unmasked": "<", "its weight": ".3f", "on what follows": ".3f"},
@@ -392,9 +402,7 @@ def show_mask(args: argparse.Namespace, model: GPT2, draw: Any) -> None:
         ],
         f"where each token looks most, in block h{layer}, head {head}",
     )
-    if draw:
-        name = f"attention of {model.name}, block h{layer}, head {head}"
-        draw.save_figure(draw.mask_figure(masked, unmasked, labels, name), args.output)
+    return figure
 
 
 VIEWS = {

@@ -11,6 +11,7 @@ from . import interrupts  # isort: split
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -62,7 +63,7 @@ def parse(given: list[str]) -> Callable[[], object]:
         parser.error(
             f"the name of a subcommand comes first: {COMMAND} {args.prompt} ...; as a prompt, it goes after --"
         )
-    hint = nearly_a_subcommand(args.prompt) if is_bare else ""
+    hint = other_meaning(args.prompt) if is_bare and args.prompt else ""
     if others:
         args.parser.error(complain(name or "generate", args.parser, given, others) + hint)
     if name is None and args.print_completion:
@@ -147,26 +148,35 @@ def complain(name: str, parser: ArgumentParser, given: Sequence[str], others: Se
     """What is wrong with the arguments that the parser of a subcommand does not know, among those given."""
     import difflib  # only where something is wrong
 
-    options = [argument for argument in others if argument.startswith("-")]
+    options = [argument for argument in others if argument.startswith("-") and argument != "-"]
     if "--" in given and others[0].startswith("-") and others[0] in given[given.index("--") :]:
         return f"what follows -- is the prompt: {others[0]} must come before it"
-    if not options and name == "generate":
-        return f"a prompt of several words must be in quotes; {others[0]!r} is a second one"
+    for text in ("prompt", "text"):
+        if not options and any(action.dest == text for action in parser._actions):
+            return f"a {text} of several words must be in quotes; {others[0]!r} is a second one"
     complaint = f"unrecognized arguments: {' '.join(options or others)}"
     for command, action in all_actions(COMMAND, whole_parser()):
         if options and options[0].partition("=")[0] in action.option_strings:
             return f"{complaint}; `{command}` has {action.option_strings[-1]}"
-    close = difflib.get_close_matches(options[0], parser._option_string_actions, n=1) if options else []
-    return complaint + "".join(f"; did you mean {name}?" for name in close)
+    if not options:
+        return complaint
+    known = parser._option_string_actions
+    beginning = options[0] if options[0].startswith("--") else f"-{options[0]}"
+    close = [option for option in known if option.startswith(beginning)]
+    close = close or difflib.get_close_matches(options[0], known, n=1)
+    return f"{complaint}; did you mean {' or '.join(close)}?" if close else complaint
 
 
-def nearly_a_subcommand(prompt: str | None) -> str:
-    """A hint, if a prompt is a word that is nearly the name of a subcommand; otherwise nothing."""
-    if not prompt or not prompt.isalpha():
+def other_meaning(prompt: str) -> str:
+    """A hint, if a prompt is the name of a file, or nearly that of a subcommand; otherwise nothing."""
+    if os.path.isfile(prompt):  # noqa: PTH113  Path.is_file raises an error for a long prompt
+        return f"; did you mean `{COMMAND} < {prompt!r}`?"
+    if not prompt.isalpha():
         return ""
     import difflib  # only for a prompt of one word
 
-    commands = {"help": f"{COMMAND} --help", **{name: f"{COMMAND} {name}" for name in SUBCOMMANDS}}
+    commands = {name: f"{COMMAND} --{name}" for name in ("help", "version")}
+    commands |= {name: f"{COMMAND} {name}" for name in SUBCOMMANDS}
     commands |= {view: f"{COMMAND} explore {view}" for view in import_subcommand("explore").VIEWS}
     for name in difflib.get_close_matches(prompt, commands, n=1, cutoff=0.8):
         return f"; did you mean `{commands[name]}`?"

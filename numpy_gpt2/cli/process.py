@@ -106,16 +106,25 @@ def argument_text(argument: str) -> str:
     return os.fsencode(argument).decode(errors="surrogateescape")
 
 
+def given_text(argument: str | None) -> str:
+    """The text of an argument or, if that is missing or a dash, of standard input without its last line end.
+
+    Raises:
+        OSError: standard input cannot be read.
+    """
+    if argument is None or argument == "-":
+        return read_input("-").removesuffix("\n")  # `echo` adds this line end
+    return argument_text(argument)
+
+
 def read_input(name: str) -> str:
     """The text in a file, or that of standard input if the name is a dash.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not UTF-8, or standard input is closed.
+        ValueError: the file is not UTF-8.
     """
     if name == "-":
-        if sys.stdin is None:
-            raise ValueError("standard input is closed: there is no text to read")
         return standard_input().read().removeprefix("\ufeff")
     try:
         return read_text(Path(name))

@@ -7,7 +7,7 @@ import contextlib
 import sys
 from typing import NamedTuple, TextIO
 
-from .process import argument_text, is_terminal, read_input
+from .process import given_text, is_terminal, read_input
 
 
 class NamedPrompt(NamedTuple):
@@ -32,15 +32,13 @@ def read_prompts(args: argparse.Namespace) -> list[NamedPrompt]:
         if not prompts:
             raise ValueError(f"there is no prompt in {args.file}")
         return prompts
-    if args.prompt not in (None, "-"):
-        return [NamedPrompt(argument_text(args.prompt))]
-    text = read_input("-") if args.prompt == "-" or (sys.stdin and not is_terminal(sys.stdin)) else ""
-    if not text:
+    text = "" if args.prompt is None and is_terminal(sys.stdin) else given_text(args.prompt)
+    if not text and args.prompt != "":
         raise ValueError(
             "there is no prompt: write one in quotes, or give it on standard input, or use --file, --interactive or "
             "--unconditional (`numpy-gpt2 generate --help` tells more)"
         )
-    return [NamedPrompt(text.removesuffix("\n"))]  # `echo` adds this line end
+    return [NamedPrompt(text)]
 
 
 def ask(lines: TextIO) -> str:

@@ -43,8 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         nargs="?",
-        help="the text, in UTF-8, with its last line end; - for standard input, which is also read if there is no FILE "
-        "and it is not a terminal",
+        help="the text, in UTF-8; every character counts, also the line end that `echo` adds; - for standard input, "
+        "which is also read if there is no FILE and it is not a terminal",
     )
     source.add_argument("--text", metavar="TEXT", help="the text itself")
     parser.add_argument(

@@ -31,9 +31,7 @@ def locate_or_download(model: str | os.PathLike[str], models_dir: str | os.PathL
     Raises:
         ImportError, OSError, ValueError: as for `locate` and `download`.
     """
-    folder = locate(model, models_dir) or download(str(model), models_dir)
-    log.debug("%s is loaded from %s", model, folder)
-    return folder
+    return locate(model, models_dir) or download(str(model), models_dir)
 
 
 @contextlib.contextmanager

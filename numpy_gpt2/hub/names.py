@@ -110,7 +110,7 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
 
         model = str(model)
         close = difflib.get_close_matches(model.casefold().replace("_", "-"), [name.casefold() for name in NAMES], n=1)
-        hint = "".join(f"; did you mean {name!r}?" for name in NAMES if name.casefold() in close)
+        hint = "".join(f" (did you mean {name!r}?)" for name in NAMES if name.casefold() in close)
         raise ValueError(
             f"there is no model {model!r}{hint}: the names are {', '.join(NAMES)}, and owner/name for any GPT-2 on "
             f"Hugging Face's hub; a folder is written with a separator, as .{os.sep}{model or 'folder'}"

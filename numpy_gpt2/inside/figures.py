@@ -13,6 +13,7 @@ from ..machine.files import write_atomically
 from ..params import Array
 from .pictures import (
     WEIGHT,
+    boxes,
     draw_attention,
     draw_deviations,
     draw_lens,
@@ -39,9 +40,24 @@ def square(n_seq: int) -> float:
     return float(np.clip(2 + 0.17 * n_seq, 4.5, 14))
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size, in inches.
+
+    Raises:
+        ValueError: the picture would be too large.
+    """
+    pixels = int(DPI * width), int(DPI * height)
+    if max(pixels) > LARGEST:
+        raise ValueError(
+            f"the picture would have {pixels[0]} by {pixels[1]} pixels, and at most {LARGEST} each way can be drawn: "
+            "show less"
+        )
+    return Figure((width, height), layout="constrained")
+
+
 def params_figure(table: Sequence[Statistics], name: str) -> Figure:
     """How many parameters each part has, and how large they are."""
-    figure = Figure((12, 5), layout="constrained")
+    figure = new_figure(12, 5)
     left, right = figure.subplots(1, 2)
     draw_part_sizes(left, table)
     draw_deviations(right, table)
@@ -51,16 +67,16 @@ def params_figure(table: Sequence[Statistics], name: str) -> Figure:
 
 def tokens_figure(labels: Sequence[str], ids: Sequence[int], name: str) -> Figure:
     """How a text splits into tokens."""
-    figure = Figure((9, 1), layout="constrained")
-    n_lines = draw_tokens(figure.subplots(), labels, ids)
-    figure.set_size_inches(9, 0.6 + 0.42 * n_lines)
+    n_lines = boxes(labels, ids)[-1].line + 1
+    figure = new_figure(9, 0.6 + 0.42 * n_lines)
+    draw_tokens(figure.subplots(), labels, ids)
     plain(figure.suptitle(drawable(f"{len(ids)} tokens, as split by {name}"), fontsize=12))
     return figure
 
 
 def next_figure(chances: Sequence[Chance], labels: Sequence[str], name: str, drawn_with: str) -> Figure:
     """The likeliest next tokens."""
-    figure = Figure((7, 1.6 + 0.3 * len(chances)), layout="constrained")
+    figure = new_figure(7, 1.6 + 0.3 * len(chances))
     draw_next(figure.subplots(), chances, labels, name, drawn_with)
     return figure
 
@@ -71,7 +87,7 @@ def attention_figure(weights: Array, labels: Sequence[str], name: str, is_masked
     Shapes: weights `[n_seq, n_seq]`.
     """
     side = square(len(labels))
-    figure = Figure((side + 1, side), layout="constrained")
+    figure = new_figure(side + 1, side)
     ax = figure.subplots()
     image = draw_attention(ax, weights, labels, name, is_masked)
     ax.set_ylabel("token that looks (query)")
@@ -89,7 +105,7 @@ def heads_figure(weights: Array, labels: Sequence[str], name: str) -> Figure:
     n_columns = min(4, int(np.ceil(np.sqrt(n_head))))
     n_rows = int(np.ceil(n_head / n_columns))
     side = float(np.clip(1.2 + 0.11 * len(labels), 2.6, 7))
-    figure = Figure((n_columns * side + 1, n_rows * side), layout="constrained")
+    figure = new_figure(n_columns * side + 1, n_rows * side)
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     for i, ax in enumerate(axes.flat):
         if i >= n_head:
@@ -111,7 +127,7 @@ def layers_figure(weights: Array, name: str) -> Figure:
     Shapes: weights `[n_layer, n_head, n_seq, n_seq]`.
     """
     n_layer, n_head = weights.shape[:2]
-    figure = Figure((0.85 * n_head + 2, 0.85 * n_layer + 1), layout="constrained")
+    figure = new_figure(0.85 * n_head + 2, 0.85 * n_layer + 1)
     axes = figure.subplots(n_layer, n_head, squeeze=False)
     for layer in range(n_layer):
         for head in range(n_head):
@@ -131,9 +147,8 @@ def lens_figure(lens: Lens, labels: Sequence[str], predicted: Sequence[Sequence[
     if n_panels > LENS_ROWS:
         n_panels = 1
     n_columns = int(np.ceil(n_seq / n_panels))
-    figure = Figure(
-        (float(np.clip(2.5 + 0.55 * n_columns, 6, 24)), 0.8 + n_panels * (1.2 + 0.32 * n_rows)), layout="constrained"
-    )
+    width = float(np.clip(2.5 + 0.55 * n_columns, 6, 24))
+    figure = new_figure(width, 0.8 + n_panels * (1.2 + 0.32 * n_rows))
     axes = figure.subplots(n_panels, 1, squeeze=False)[:, 0]
     for i, ax in enumerate(axes):
         cut = slice(i * n_columns, (i + 1) * n_columns)
@@ -151,7 +166,7 @@ def positions_figure(wpe: Array, similarity: Array, name: str) -> Figure:
 
     Shapes: wpe `[n_ctx, n_embd]`, similarity `[n_ctx, n_ctx]`.
     """
-    figure = Figure((15, 5), layout="constrained")
+    figure = new_figure(15, 5)
     left, middle, right = figure.subplots(1, 3)
     figure.colorbar(draw_matrix(left, wpe, "the embeddings, wpe"), ax=left)
     left.set_xlabel("dimension")
@@ -164,7 +179,7 @@ def positions_figure(wpe: Array, similarity: Array, name: str) -> Figure:
 
 def weights_figure(matrix: Array, name: str) -> Figure:
     """A parameter, or a slice of one."""
-    figure = Figure((8, 6), layout="constrained")
+    figure = new_figure(8, 6)
     ax = figure.subplots()
     image = draw_matrix(ax, matrix, name)
     ax.set_xlabel("index" if image is None else "column")
@@ -176,7 +191,7 @@ def weights_figure(matrix: Array, name: str) -> Figure:
 
 def stream_figure(sizes: Sizes, name: str) -> Figure:
     """The size of the residual stream, block by block."""
-    figure = Figure((7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     draw_stream(figure.subplots(), sizes, name)
     return figure
 
@@ -187,7 +202,7 @@ def mask_figure(masked: Array, unmasked: Array, labels: Sequence[str], name: str
     Shapes: masked and unmasked `[n_seq, n_seq]`.
     """
     side = min(square(len(labels)), 10)
-    figure = Figure((2 * side + 1, side + 0.4), layout="constrained")
+    figure = new_figure(2 * side + 1, side + 0.4)
     axes = figure.subplots(1, 2)
     draw_attention(axes[0], masked, labels, "masked, as in a decoder: itself and earlier tokens")
     image = draw_attention(axes[1], unmasked, labels, "unmasked, as in an encoder: all tokens", is_masked=False)
@@ -207,13 +222,7 @@ def save_figure(figure: Figure, file: Path, dpi: int = DPI) -> None:
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: the picture is too large.
     """
-    width, height = (int(dpi * inches) for inches in figure.get_size_inches())
-    if max(width, height) > LARGEST:
-        raise ValueError(
-            f"the picture would have {width} by {height} pixels, and at most {LARGEST} each way can be drawn: show less"
-        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file.suffix.removeprefix(".").lower(), dpi=dpi)
     write_atomically(file, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -28,6 +28,7 @@ from .tables import Chance, Lens, Sizes, Statistics
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 MASKED = "#dddddd"
 BOXES = ("#cfe3f2", "#fbe3b8", "#c8ebdd")
+TOKENS_WIDTH = 70  # of a line of tokens, in characters
 WEIGHT = "attention weight (square-root scale)"
 
 
@@ -145,42 +146,37 @@ def draw_next(
 class Box(NamedTuple):
     """The place of a token in a picture. Widths are in characters."""
 
+    text: str
     line: int
     left: float
     width: float
 
 
-def boxes(labels: Sequence[str], ids: Sequence[int], width: int) -> list[Box]:
-    """Places tokens side by side, in lines of `width` characters."""
+def boxes(labels: Sequence[str], ids: Sequence[int], width: int = TOKENS_WIDTH) -> list[Box]:
+    """Places tokens side by side, in lines of about `width` characters."""
     placed: list[Box] = []
     line, left = 0, 0.0
     for label, id in zip(labels, ids, strict=True):
-        needed = max(len(label), 0.75 * len(str(id))) + 1
+        text = shorten(drawable(label), width - 2)
+        needed = max(len(text), 0.75 * len(str(id))) + 1
         if left > 0 and left + needed > width:
             line, left = line + 1, 0.0
-        placed.append(Box(line, left, needed))
+        placed.append(Box(text, line, left, needed))
         left += needed
     return placed
 
 
-def draw_tokens(ax: Axes, labels: Sequence[str], ids: Sequence[int], width: int = 70) -> int:
-    """How a text splits: a box with the text and the id of each token, in lines of about `width` characters.
-
-    Returns:
-        The number of lines.
-    """
-    texts = [shorten(drawable(label), width - 2) for label in labels]
-    placed = boxes(texts, ids, width)
-    for i, (box, text, id) in enumerate(zip(placed, texts, ids, strict=True)):
+def draw_tokens(ax: Axes, labels: Sequence[str], ids: Sequence[int], width: int = TOKENS_WIDTH) -> None:
+    """How a text splits: a box with the text and the id of each token, in lines of about `width` characters."""
+    placed = boxes(labels, ids, width)
+    for i, (box, id) in enumerate(zip(placed, ids, strict=True)):
         middle = box.left + (box.width - 0.15) / 2
         ax.add_patch(Rectangle((box.left, box.line), box.width - 0.15, 0.82, fc=BOXES[i % 3], ec="#888888", lw=0.5))
-        plain(ax.text(middle, box.line + 0.3, text, ha="center", va="center", family="monospace", fontsize=9))
+        plain(ax.text(middle, box.line + 0.3, box.text, ha="center", va="center", family="monospace", fontsize=9))
         ax.text(middle, box.line + 0.64, str(id), ha="center", va="center", fontsize=6, color="#444444")
-    n_lines = placed[-1].line + 1
     ax.set_xlim(0, width)
-    ax.set_ylim(n_lines, -0.1)
+    ax.set_ylim(placed[-1].line + 1, -0.1)
     ax.axis("off")
-    return n_lines
 
 
 def draw_lens(ax: Axes, lens: Lens, labels: Sequence[str], predicted: Sequence[Sequence[str]], name: str = "") -> Any:

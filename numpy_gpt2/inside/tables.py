@@ -134,7 +134,7 @@ def next_tokens(gpt2: GPT2, text: Prompt, n: int = 10, **options: float) -> list
     options = {option.name: option.off for option in sampling.OPTIONS} | options
     options = sampling.check_sampling(**options)
     ids = read_ids(gpt2, text)
-    logits = checks.check_finite(gpt2.logits(ids)[0, -1]).astype(np.float64)
+    logits = gpt2.logits(ids)[0, -1].astype(np.float64)
     drawn = layers.softmax(sampling.adjust(logits, ids[0].tolist(), **options))
     probabilities = layers.softmax(logits)
     likeliest = np.argsort(-logits, kind="stable")[:n].tolist()
@@ -154,7 +154,7 @@ def attention_weights(gpt2: GPT2, text: Prompt, layer: int | None = None) -> Arr
     if layer is not None:
         checks.check_whole_number("layer", layer, at_most=gpt2.hparams.n_layer - 1)
     with trace("h*/attn/weights" if layer is None else f"h{layer}/attn/weights") as t:
-        checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
+        gpt2.hidden_states(read_ids(gpt2, text))
     weights = np.concatenate([*t.values()])
     return weights if layer is None else weights[0]
 
@@ -170,7 +170,7 @@ def unmasked_weights(gpt2: GPT2, text: Prompt, layer: int) -> Array:
     """
     checks.check_whole_number("layer", layer, at_most=gpt2.hparams.n_layer - 1)
     with trace([f"h{layer}/attn/q", f"h{layer}/attn/k"]) as t:
-        checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
+        gpt2.hidden_states(read_ids(gpt2, text))
     q, k = t.values()
     n_seq = q.shape[-2]
     return layers.attention(q, k, np.eye(n_seq, dtype=q.dtype), np.ones((n_seq, n_seq), bool))[0]
@@ -288,7 +288,7 @@ def stream_sizes(gpt2: GPT2, text: Prompt) -> Sizes:
     """How large the residual stream grows, and how much the attention and the MLP of each block add to it."""
     blocks = [f"h{i}" for i in range(gpt2.hparams.n_layer)]
     with trace([b + part for b in blocks for part in ("", "/attn", "/mlp")]) as t:
-        checks.check_finite(gpt2.hidden_states(read_ids(gpt2, text))[-1])
+        gpt2.hidden_states(read_ids(gpt2, text))
     return Sizes(*(np.array([root_mean_square(t[b + part]) for b in blocks]) for part in ("", "/attn", "/mlp")))
 
 

@@ -115,8 +115,7 @@ def replace_files(folder: Path, write: Callable[[Path], object], names: Iterable
         names: files that are removed if they are not among the new ones.
 
     Raises:
-        OSError: a file cannot be written. It is also raised where the new files count already, but cannot take the
-            place of the old ones.
+        OSError: a file cannot be written; the message says which files count.
     """
     staging = folder / SAVING
     try:
@@ -125,9 +124,19 @@ def replace_files(folder: Path, write: Callable[[Path], object], names: Iterable
         for file in staging.iterdir():
             sync(file)
         staging.replace(folder / SAVED)
+    except OSError as error:
+        raise with_outcome(error, folder, "nothing was saved, and what the folder held is whole") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    put_in_place(folder, names)
+    try:
+        put_in_place(folder, names)
+    except OSError as error:
+        raise with_outcome(error, folder, "the new files are complete; load or save again to finish") from error
+
+
+def with_outcome(error: OSError, folder: Path, outcome: str) -> OSError:
+    """The error, with the folder and with what it holds now."""
+    return OSError(error.errno, f"{error.strerror or error}: {outcome}", os.fspath(folder))
 
 
 def put_in_place(folder: Path, names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def table(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
     """The lines that a view prints, in this process."""
     parser = ArgumentParser(prog="numpy-gpt2 explore")
     explore.add_options(parser)
-    explore.run(parser.parse_args([*args, "--model", "tiny"]))
+    explore.run(parser.parse_args([args[0], "--model", "tiny", *args[1:]]))
     return capsys.readouterr().out.splitlines()
 
 
@@ -183,10 +184,47 @@ def test_any_model_and_a_text_of_one_token(tmp_path: Path, capsys: pytest.Captur
     result = run("next", "Hello", "--model", str(tmp_path / "mine"))
     assert result.returncode == 1
     assert "this model came without a vocabulary" in result.stderr
-    assert table(capsys, "attention", "The") == ["a single token can only look at itself"]
-    for args in VIEWS:
-        if TEXT in args:
-            assert table(capsys, *["The" if arg == TEXT else arg for arg in args])
+    assert table(capsys, "attention", "The")[0].startswith("a single token can only look at itself")
+
+
+@pytest.mark.parametrize("args", [args for args in VIEWS if TEXT in args], ids=" ".join)
+def test_a_text_of_one_token(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rows are the same in a table and in JSON."""
+    args = ["The" if arg == TEXT else arg for arg in args]
+    lines, rows = table(capsys, *args), table(capsys, *args, "--json")
+    assert [len(json.loads(row)) for row in rows]
+    assert len(lines) - len(rows) in (1, 2)  # the head of the table, and perhaps a title
+
+
+@pytest.mark.parametrize(
+    "args", [["tokens", "The king " * 3000], ["next", TEXT, "-n", "800"]], ids=lambda args: args[0]
+)
+def test_too_large_a_picture_is_refused_before_the_table_is_printed(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="at most 32768 each way can be drawn: show less"):
+        table(capsys, *args, "-o", "picture.png")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_arrays_that_hold_nan_or_infinity_are_named(
+    value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pictures are drawn all the same."""
+    warnings.simplefilter("ignore", RuntimeWarning)  # as the command does
+    pytest.importorskip("matplotlib")
+    model = numpy_gpt2.load("tiny")
+    model.params.h[2].mlp.c_fc.w[3, 4] = value
+    numpy_gpt2.save(model, tmp_path / "broken")
+    for args in (["params"], ["weights", "h2/mlp/c_fc/w"]):
+        caplog.clear()
+        lines = table(capsys, *args, "-o", "picture.png", "--model", str(tmp_path / "broken"))
+        assert any(line.startswith("h2/mlp/c_fc/w ") and str(value) in line for line in lines)
+        assert [record.message for record in caplog.records] == ["NaN or infinity in h2/mlp/c_fc/w"]
+    with pytest.raises(ValueError, match="not finite numbers: .*`numpy-gpt2 explore params`"):
+        table(capsys, "next", TEXT, "--model", str(tmp_path / "broken"))
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,14 @@ def test_verbose_says_where_a_model_is_loaded_from_if_not_from_its_own_folder(mo
     assert result.stderr.splitlines()[0] == f"numpy_gpt2: gpt2 is loaded from {models_dir}/124M"
 
 
+@pytest.mark.parametrize("command", ["generate", "score --text", "explore next"])
+def test_verbose_says_what_is_loaded_and_how_it_is_computed(models_dir: Path, command: str) -> None:
+    args = (*command.split(), "The king", "--model", "tiny", "--threads", "1", "--verbose")
+    assert run(*args).stderr.splitlines()[0] == (
+        f"numpy_gpt2: tiny is in {model_folder('tiny')}: 6 layers, 5,853,184 parameters, float32, on numpy, threads: 1"
+    )
+
+
 def test_a_fresh_machine_without_tensorflow(models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "served").mkdir()
     hub = Hub({REPOSITORIES[0]: hub_files(random_model(HPARAMS, "float32"), tmp_path / "served")})

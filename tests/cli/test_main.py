@@ -86,6 +86,27 @@ class TestSubcommand:
     def test_explore_needs_a_view(self) -> None:
         assert "the following arguments are required: VIEW" in error_line(run("explore"))
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="the shell is POSIX's")
+    @pytest.mark.parametrize(
+        ("command", "sentence"),
+        [
+            ("", "there is no prompt"),
+            ("-", "there is no prompt"),
+            ("--file -", "there is no prompt in -"),
+            ("score", "standard input is too short"),
+            ("score -", "standard input is too short"),
+            ("explore tokens", "there is no text to look at"),
+            ("explore next -", "there is no text to look at"),
+        ],
+    )
+    def test_a_closed_standard_input_is_an_empty_one(self, command: str, sentence: str) -> None:
+        script = f'"{sys.executable}" -m numpy_gpt2 {command}'
+        for stdin in ("<&-", "</dev/null"):
+            result = subprocess.run(["sh", "-c", f"{script} {stdin}"], capture_output=True, text=True, check=False)
+            assert (result.returncode, result.stdout) == (1, "")
+            (line,) = result.stderr.splitlines()
+            assert sentence in line
+
 
 class TestHints:
     @pytest.mark.parametrize(
@@ -97,6 +118,7 @@ class TestHints:
             ("attention", "numpy-gpt2 explore attention"),
             ("lens", "numpy-gpt2 explore lens"),
             ("help", "numpy-gpt2 --help"),
+            ("version", "numpy-gpt2 --version"),
         ],
     )
     def test_a_word_like_a_name_is_continued_with_a_hint(self, tiny: GPT2, word: str, meant: str) -> None:
@@ -155,6 +177,41 @@ class TestHints:
     def test_an_option_that_is_nearly_another(self) -> None:
         for args in (["The king", "--temprature", "2"], ["explore", "next", "The king", "--temprature", "2"]):
             assert "unrecognized arguments: --temprature; did you mean --temperature?" in error_line(run(*args))
+
+    @pytest.mark.parametrize(
+        ("args", "meant"),
+        [
+            (["The king", "--temp", "2"], "--temperature"),
+            (["The king", "--top", "5"], "--top-k or --top-p"),
+            (["The king", "--max", "5"], "--max-new-tokens or --max-length"),
+            (["The king", "-s", "3"], "--stop or --slide or --seed"),
+            (["score", "-m", "tiny"], "--model or --models-dir"),
+        ],
+        ids=" ".join,
+    )
+    def test_the_beginning_of_an_option(self, args: list[str], meant: str) -> None:
+        assert f"did you mean {meant}? (" in error_line(run(*args))
+
+    @pytest.mark.parametrize(
+        "args", [["--model", "tiny"], ["--layer=3"], ["-o", "picture.png"], ["--top_k", "3"]], ids=str
+    )
+    def test_options_before_a_view(self, args: list[str]) -> None:
+        line = error_line(run("explore", *args, "attention", "The king"))
+        option = args[0].split("=")[0].replace("_", "-")
+        assert f"what to look at comes before the options: numpy-gpt2 explore VIEW ... {option} (" in line
+
+    @pytest.mark.parametrize("command", [["explore", "attention"], ["score"]], ids=" ".join)
+    def test_a_text_without_quotes(self, command: list[str]) -> None:
+        line = error_line(run(*command, "The", "king", "was"))
+        assert "a text of several words must be in quotes; 'king' is a second one" in line
+        assert "'-' is a second one" in error_line(run(*command, "The", "-"))
+        assert "unrecognized arguments: The" in error_line(run("explore", "params", "The"))
+
+    def test_a_file_is_not_its_name(self, tiny: GPT2, tmp_path: Path) -> None:
+        (tmp_path / "story.txt").touch()
+        result = run("story.txt", *SHORT)
+        assert result.stdout == tiny.generate("story.txt", 4, temperature=0) + "\n"
+        assert "'story.txt' is taken for a prompt; did you mean `numpy-gpt2 < 'story.txt'`?" in result.stderr
 
     def test_names_of_options_are_not_abbreviated(self) -> None:
         """So that `download --model` is not taken for --models-dir."""

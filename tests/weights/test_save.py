@@ -22,6 +22,7 @@ from model_files import HPARAMS, assert_same_parameters
 
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.machine import files
 from numpy_gpt2.machine.files import SAVED, SAVING, is_settled
 from numpy_gpt2.params import Linear
 from numpy_gpt2.tokenizer import BYTE_TO_CHARACTER, END_OF_TEXT, Tokenizer
@@ -216,6 +217,29 @@ def test_a_save_that_fails_at_any_step_leaves_one_of_the_two_models(
     assert {old, new} == {*held}
     assert f"{tmp_path}: an interrupted save was completed; the folder holds what was saved last" in messages
     assert which(tmp_path, [old, new]) is new
+
+
+@pytest.mark.parametrize(
+    ("function", "outcome"),
+    [
+        ("sync", "nothing was saved, and what the folder held is whole"),
+        ("link_or_copy", "the new files are complete; load or save again to finish"),
+    ],
+)
+def test_a_full_disk_is_reported_with_the_folder_and_what_it_holds(
+    tmp_path: Path, models: list[GPT2], monkeypatch: pytest.MonkeyPatch, function: str, outcome: str
+) -> None:
+    def full(*_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    old, new = models[1:]
+    numpy_gpt2.save(old, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, function, full)
+        with pytest.raises(OSError, match=f"No space left on device: {outcome}: '{tmp_path}'") as error:
+            numpy_gpt2.save(new, tmp_path)
+    assert error.value.errno == errno.ENOSPC
+    assert check(tmp_path, [old, new]) is (old if function == "sync" else new)
 
 
 def test_what_a_killed_save_left_is_discarded_with_a_message(
