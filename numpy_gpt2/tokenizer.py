@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import regex
@@ -24,6 +24,7 @@ import regex
 from . import checks
 from .text import memo, merging, padding, unicode, vocabulary
 from .text.padding import Batch
+from .text.pieces import pieces
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -219,12 +220,28 @@ class Tokenizer:
         >>> Tokenizer.gpt2().encode("Hello tokenizers")
         [15496, 11241, 11341]
         """
-        whole = self.added + self.special if allow_special else self.added
-        parts = regex.split(r"(\L<whole>)", text, whole=whole) if whole else [text]
         ids: list[int] = []
-        for number, part in enumerate(parts):  # every second one is a token that was found whole
-            ids += [self.encoder[part]] if number % 2 else [id for word in split(part) for id in self._memo[word]]
+        for _, part in self.encode_pieces(text, allow_special):
+            ids += part
         return ids
+
+    def encode_pieces(self, text: str, allow_special: bool = False) -> Iterator[tuple[str, list[int]]]:
+        """The pieces of a text, one after another, each with its token ids: for a text too long to hold all at once.
+
+        Args:
+            text, allow_special: as for `encode`, which gives the same ids.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        whole = self.added + self.special if allow_special else self.added
+        parts = regex.splititer(r"(\L<whole>)", text, whole=whole) if whole else [text]
+        for number, part in enumerate(parts):
+            if number % 2:  # every second one is a token that was found whole
+                yield part, [self.encoder[part]]
+            else:
+                for piece in pieces(part):
+                    yield piece, [id for word in split(piece) for id in self._memo[word]]
 
     def encode_word(self, word: str) -> list[int]:
         """The token ids of a word that `split` gives; `encode` remembers them.
