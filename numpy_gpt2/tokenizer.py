@@ -23,6 +23,7 @@ import regex
 
 from . import checks
 from .text import memo, merging, padding, unicode, vocabulary
+from .text.added_tokens import GPT2_ROLES, Roles
 from .text.padding import Batch
 from .text.pieces import pieces
 
@@ -126,6 +127,8 @@ class Tokenizer:
         special: tokens that no merge makes and that stand for no text, such as one for padding that was added in
             fine-tuning. `<|endoftext|>` need not be named.
         added: tokens that no merge makes and that any text may hold, such as a word that was added in fine-tuning.
+        roles: the special tokens that Hugging Face's library is to use, by the names of their uses there, such as
+            `pad_token`; by default, `<|endoftext|>` is the `bos_token`, the `eos_token` and the `unk_token`.
         n_ids: how many ids the model has, if it has more than there are tokens, as where their number was rounded up.
 
     Attributes:
@@ -142,13 +145,14 @@ class Tokenizer:
         merges: list[str],
         special: Iterable[str] = (),
         added: Iterable[str] = (),
+        roles: Roles = GPT2_ROLES,
         n_ids: int = 0,
     ) -> None:
         self.special = tuple(sorted({END_OF_TEXT, *special}))
         self.added = tuple(sorted({*added}))
-        vocabulary.check_vocabulary(
-            vocabulary.Vocabulary(encoder, merges, self.special, self.added), alphabet=BYTE_TO_CHARACTER.values()
-        )
+        self.roles = roles
+        parts = vocabulary.Vocabulary(encoder, merges, self.special, self.added, roles)
+        vocabulary.check_vocabulary(parts, alphabet=BYTE_TO_CHARACTER.values())
         self.encoder = encoder
         # An added token is text, unless each of its characters could stand for a byte; so in Hugging Face's library.
         spelled = {token: byte_spelling(token) for token in (*self.special, *self.added) if not is_spelling(token)}
@@ -188,7 +192,7 @@ class Tokenizer:
         try:
             if END_OF_TEXT not in parts.special:
                 raise ValueError(f"{END_OF_TEXT} is not one of the special tokens")
-            return cls(*parts, n_ids)
+            return cls(*parts, n_ids=n_ids)
         except ValueError as error:
             files = " and ".join(file.name for file in vocabulary.find_vocabulary(folder))
             raise ValueError(f"{files} in {folder} do not make a tokenizer: {error}") from None
@@ -203,7 +207,7 @@ class Tokenizer:
         Raises:
             OSError: a file cannot be written.
         """
-        parts = vocabulary.Vocabulary(self.encoder, [*self.ranks], self.special, self.added)
+        parts = vocabulary.Vocabulary(self.encoder, [*self.ranks], self.special, self.added, self.roles)
         vocabulary.write_vocabulary(Path(folder), parts, model_max_length)
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:

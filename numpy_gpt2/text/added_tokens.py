@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..machine.files import read_object
 
@@ -27,6 +27,9 @@ ROLES_MAP = "special_tokens_map.json"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 GPT2_ROLES = dict.fromkeys(ROLES[:3], "<|endoftext|>")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")  # the new and the old name for tokens without a role
+
+# The tokens of the roles that are given and, under the old name of `EXTRA`, which all versions know, those without one.
+Roles: TypeAlias = Mapping[str, str | Sequence[str]]
 
 
 class AddedToken(NamedTuple):
@@ -40,8 +43,8 @@ class AddedToken(NamedTuple):
 
 def read_added_tokens(
     folder: Path, listed: Sequence[AddedToken] | None, defaults: Mapping[str, Any]
-) -> list[AddedToken]:
-    """The added tokens of the tokenizer in a folder, in the order in which transformers adds them.
+) -> tuple[list[AddedToken], Roles]:
+    """The added tokens of the tokenizer in a folder, in the order in which transformers adds them, and their roles.
 
     Args:
         folder: the folder.
@@ -67,9 +70,13 @@ def read_added_tokens(
     if len({token.content for token in described}) < len(described):
         raise ValueError(f"the files in {folder} describe an added token twice")
     roles = read_roles(folder, {**defaults, **config}, roles_map)
-    tokens = with_special(described, roles, read_extra(folder, config, roles_map))
+    extra = read_extra(folder, config, roles_map)
+    tokens = with_special(described, [*roles.values()], extra)
     check_order(folder, tokens)
-    return [*{token.content: token for token in tokens}.values()]
+    given: dict[str, str | Sequence[str]] = {role: token.content for role, token in roles.items()}
+    if extra:
+        given[EXTRA[1]] = [token.content for token in extra]
+    return [*{token.content: token for token in tokens}.values()], given
 
 
 def with_special(
@@ -160,8 +167,8 @@ def read_old(file: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> l
     ]
 
 
-def read_roles(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> list[AddedToken]:
-    """The tokens that have a role.
+def read_roles(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> dict[str, AddedToken]:
+    """The token of each role that is given.
 
     Raises:
         ValueError: what has a role is not a token, or the role is not one of `ROLES`.
@@ -169,12 +176,12 @@ def read_roles(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) 
     for role, value in {**config, **roles_map}.items():
         if role.endswith("_token") and role not in ROLES and isinstance(value, str | dict):
             raise ValueError(f"the files in {folder} give a token the role {role!r}, which is not known here")
-    tokens = []
+    tokens = {}
     for role in ROLES:
         file = ROLES_MAP if role in roles_map else CONFIG
         value = roles_map[role] if role in roles_map else config.get(role)
         if value not in (None, ""):
-            tokens.append(read_token(folder / file, value, typed=file == CONFIG))
+            tokens[role] = read_token(folder / file, value, typed=file == CONFIG)
     return tokens
 
 

@@ -13,10 +13,23 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..machine.files import read_json, read_object, read_text, write_atomically, write_json
-from .added_tokens import ADDED, CONFIG, GPT2_ROLES, AddedToken, overlaps, read_added_tokens, read_if_there, read_token
+from .added_tokens import (
+    ADDED,
+    CONFIG,
+    EXTRA,
+    GPT2_ROLES,
+    ROLES,
+    AddedToken,
+    Roles,
+    overlaps,
+    read_added_tokens,
+    read_if_there,
+    read_token,
+)
 
 LAYOUTS = (("encoder.json", "vocab.bpe"), ("tokenizer.json",), ("vocab.json", "merges.txt"))
 
@@ -53,6 +66,7 @@ class Vocabulary(NamedTuple):
     merges: list[str]  # pairs of tokens, separated by a space; earlier pairs merge first
     special: tuple[str, ...] = ()  # tokens that no merge makes, and that a text holds only where that is allowed
     added: tuple[str, ...] = ()  # tokens that no merge makes, and that any text may hold
+    roles: Roles = MappingProxyType({})  # what some of them are for, in Hugging Face's library
 
 
 def find_vocabulary(folder: Path, whole: bool = False) -> list[Path]:
@@ -92,12 +106,13 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a tokenizer.json")
     else:
         encoder, merges, listed, defaults = read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
-    tokens = read_added_tokens(folder, listed, defaults)
+    tokens, roles = read_added_tokens(folder, listed, defaults)
     return Vocabulary(
         number_tokens(folder, encoder, tokens),
         merges,
         special=tuple(token.content for token in tokens if token.special),
         added=tuple(token.content for token in tokens if not token.special),
+        roles=roles,
     )
 
 
@@ -212,7 +227,7 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
     Raises:
         OSError: a file cannot be written.
     """
-    encoder, merges, special, added = vocabulary
+    encoder, merges, special, added, roles = vocabulary
     flags = {"lstrip": False, "rstrip": False, "single_word": False}
     described = {
         str(encoder[token]): {
@@ -226,7 +241,8 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
     config = {
         "tokenizer_class": "GPT2Tokenizer",
         "add_prefix_space": False,
-        **GPT2_ROLES,
+        **dict.fromkeys(GPT2_ROLES),  # null, where a role is not given: else transformers gives it
+        **roles,
         **({"model_max_length": model_max_length} if model_max_length else {}),
         "added_tokens_decoder": described,
     }
@@ -249,7 +265,7 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
     Raises:
         ValueError: something is missing, or does not belong.
     """
-    encoder, merges, special, added = vocabulary
+    encoder, merges, special, added, roles = vocabulary
     alphabet = {*alphabet}
     if not isinstance(encoder, dict) or {*map(type, encoder.values())} != {int}:
         raise ValueError("the vocabulary must give a whole number for each token")
@@ -265,6 +281,10 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
     for first, second in itertools.product(added, special):
         if overlaps(first, second):
             raise ValueError(f"the added token {first!r} overlaps the special token {second!r}")
+    for role, value in roles.items():
+        tokens = {value} if isinstance(value, str) else {*value} - {*added}
+        if role not in (*ROLES, EXTRA[1]) or not tokens <= {*special}:
+            raise ValueError(f"the role {role!r} of {value!r} is not known here, or not that of a special token")
     expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special, *added}
     if expected != encoder.keys():
         odd = min(expected ^ encoder.keys())

@@ -16,6 +16,7 @@ from small_vocabulary import (
     differences,
     in_transformers,
     one_file,
+    roles_in,
     two_files,
     write_files,
 )
@@ -306,10 +307,30 @@ def test_what_is_saved_is_the_same_in_transformers(name: str, tmp_path: Path) ->
     saved = write_files(tmp_path / "saved", {})
     ours.save(saved)
     again = Tokenizer.load(saved)
-    assert (again.encoder, again.ranks, again.special, again.added) == (
+    assert (again.encoder, again.ranks, again.special, again.added, again.roles) == (
         ours.encoder,
         ours.ranks,
         ours.special,
         ours.added,
+        ours.roles,
     )
-    assert differences(ours, in_transformers(saved)) == []
+    theirs = in_transformers(saved)
+    assert differences(ours, theirs) == []
+    assert roles_in(theirs) == roles_in(in_transformers(tmp_path / "loaded"))
+
+
+def test_a_tokenizer_made_here_gives_its_tokens_roles(tmp_path: Path) -> None:
+    encoder = {**VOCAB, "<pad>": N, "<a>": N + 1}
+    roles = {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "additional_special_tokens": ["<a>"]}
+    Tokenizer(encoder, MERGES, ["<pad>", "<a>"], roles=roles).save(write_files(tmp_path, {}))
+    found = {name: value for name, value in roles_in(in_transformers(tmp_path)).items() if value}
+    assert found == {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "extra_special_tokens": ["<a>"]}
+
+
+@pytest.mark.parametrize(
+    "roles", [{"pad_token": "<a>"}, {"image_token": "<pad>"}, {"additional_special_tokens": ["<pad>", "<a>"]}], ids=str
+)
+def test_a_role_that_is_not_known_or_not_that_of_a_special_token(roles: dict[str, Any]) -> None:
+    ((role, value),) = roles.items()
+    with pytest.raises(ValueError, match=re.escape(f"the role {role!r} of {value!r} is not known here, or not")):
+        Tokenizer({**VOCAB, "<pad>": N}, MERGES, ["<pad>"], roles=roles)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from numpy_gpt2.text.pieces import pieces
 from numpy_gpt2.tokenizer import split
 
-texts = st.text(st.one_of(st.characters(), st.sampled_from("'stre  \n\t\x1c\x85\xa0\u3000aAé01.!,漢\u088f")), max_size=60)
+texts = st.text(
+    st.one_of(st.characters(), st.sampled_from("'stre  \n\t\x1c\x85\xa0\u3000aAé01.!,漢\u088f")), max_size=60
+)
 
 
 @settings(max_examples=500, deadline=None)
