@@ -149,7 +149,7 @@ class Tokenizer:
         n_ids: int = 0,
     ) -> None:
         self.special = tuple(sorted({END_OF_TEXT, *special}))
-        self.added = tuple(sorted({*added}))
+        self.added = tuple(sorted({*added} - {*self.special}))
         self.roles = roles
         parts = vocabulary.Vocabulary(encoder, merges, self.special, self.added, roles)
         vocabulary.check_vocabulary(parts, alphabet=BYTE_TO_CHARACTER.values())

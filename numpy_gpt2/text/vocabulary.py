@@ -1,17 +1,17 @@
 """The files of a vocabulary: which tokens there are, and which pairs of them merge into one.
 
-    encoder.json, vocab.bpe     OpenAI's names
-    vocab.json, merges.txt      the same two files by Hugging Face's names
     tokenizer.json              everything in one file, as Hugging Face's `tokenizers` writes it
+    vocab.json, merges.txt      two files, by Hugging Face's names
+    encoder.json, vocab.bpe     the same two files by OpenAI's names
 
-A folder needs one of the three. The tokens that no merge makes are described beside them, as `added_tokens` says.
+A folder needs one of the three; the first that is whole is read, as in transformers. The tokens that no merge makes are
+described beside them, as `added_tokens` says.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,13 +25,17 @@ from .added_tokens import (
     ROLES,
     AddedToken,
     Roles,
-    overlaps,
+    check_order,
+    check_tokens,
     read_added_tokens,
     read_if_there,
     read_token,
 )
 
-LAYOUTS = (("encoder.json", "vocab.bpe"), ("tokenizer.json",), ("vocab.json", "merges.txt"))
+ONE_FILE = ("tokenizer.json",)
+TWO_FILES = ("vocab.json", "merges.txt")
+OPENAI_FILES = ("encoder.json", "vocab.bpe")
+LAYOUTS = (ONE_FILE, TWO_FILES, OPENAI_FILES)
 
 # The settings that change which ids a text has or which text ids have, each with the values that mean GPT-2. Absent or
 # null is None. What else the files say has no effect on a tokenizer of bytes, or none in transformers.
@@ -76,12 +80,11 @@ def find_vocabulary(folder: Path, whole: bool = False) -> list[Path]:
         folder: the folder.
         whole: whether all files of a layout must exist, and not just one of them.
     """
-    for layout in LAYOUTS:
-        files = [folder / name for name in layout]
-        exist = [file.exists() for file in files]
-        if all(exist) or (any(exist) and not whole):
-            return files
-    return []
+    layouts = [[folder / name for name in layout] for layout in LAYOUTS]
+    found = [files for files in layouts if all(file.exists() for file in files)]
+    if not whole:
+        found += [files for files in layouts if any(file.exists() for file in files)]
+    return found[0] if found else []
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -89,31 +92,65 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
     Raises:
         FileNotFoundError: there is no vocabulary, or only one of two files.
-        ValueError: a file is not what its name says, or describes another kind of tokenizer than GPT-2's.
+        ValueError: a file is not what its name says, or describes another kind of tokenizer than GPT-2's, or two files
+            contradict each other.
     """
     files = find_vocabulary(folder)
     if not files:
         raise FileNotFoundError(
             f"there is no vocabulary in {folder}: neither " + " nor ".join(" and ".join(layout) for layout in LAYOUTS)
         )
-    backend = uses_backend(folder)
-    if len(files) == 1:
-        content = read_object(files[0])
-        check_settings(files[0], content, TOKENIZER_SETTINGS)
-        encoder, merges, listed = read_tokenizer_json(files[0], content)
-        defaults = {"pad_token": look_up(content, "padding.pad_token")} if backend else GPT2_ROLES
-    elif backend:
-        raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a tokenizer.json")
-    else:
-        encoder, merges, listed, defaults = read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
+    encoder, merges, listed, defaults = read_files(folder, files)
     tokens, roles = read_added_tokens(folder, listed, defaults)
+    numbered = number_tokens(folder, encoder, tokens)
+    check_openais_files(folder, files, numbered, merges)
     return Vocabulary(
-        number_tokens(folder, encoder, tokens),
+        numbered,
         merges,
         special=tuple(token.content for token in tokens if token.special),
         added=tuple(token.content for token in tokens if not token.special),
         roles=roles,
     )
+
+
+def read_files(
+    folder: Path, files: Sequence[Path]
+) -> tuple[dict[str, int], list[str], list[AddedToken] | None, Mapping[str, Any]]:
+    """Reads the files of one layout.
+
+    Returns:
+        The vocabulary; the merges; the added tokens, if the files list them; and the tokens of the roles that no file
+        mentions.
+
+    Raises:
+        FileNotFoundError: one of two files is missing.
+        ValueError: a file is not what its name says, or describes another kind of tokenizer than GPT-2's.
+    """
+    backend = uses_backend(folder)
+    if len(files) == 1:
+        content = read_object(files[0])
+        check_settings(files[0], content, TOKENIZER_SETTINGS)
+        defaults = {"pad_token": look_up(content, "padding.pad_token")} if backend else GPT2_ROLES
+        return *read_tokenizer_json(files[0], content), defaults
+    if backend:
+        raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a {ONE_FILE[0]}")
+    return read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
+
+
+def check_openais_files(folder: Path, files: Sequence[Path], encoder: Mapping[str, int], merges: Sequence[str]) -> None:
+    """Checks that OpenAI's files, if they are beside those that were read, say the same.
+
+    Raises:
+        ValueError: they do not, and it is not known which of them belong to the model.
+    """
+    tokens_file, merges_file = (folder / name for name in OPENAI_FILES)
+    if tokens_file in files or not (tokens_file.exists() and merges_file.exists()):
+        return
+    if not read_tokens(tokens_file).items() <= encoder.items() or read_merges(merges_file) != merges:
+        raise ValueError(
+            f"{' and '.join(OPENAI_FILES)} in {folder} differ from {' and '.join(file.name for file in files)} there: "
+            "remove those that do not belong to the model"
+        )
 
 
 def uses_backend(folder: Path) -> bool:
@@ -176,17 +213,6 @@ def read_tokens(file: Path) -> dict[str, int]:
     return check_tokens(file, read_json(file))
 
 
-def check_tokens(file: Path, tokens: Any) -> dict[str, int]:
-    """The tokens with their ids that a file gives.
-
-    Raises:
-        ValueError: it gives something else.
-    """
-    if not isinstance(tokens, dict) or not all(type(id) is int for id in tokens.values()):
-        raise ValueError(f"{file} must give a whole number for each token")
-    return tokens
-
-
 def read_merges(file: Path) -> list[str]:
     """Reads the merges in a text file, one per line.
 
@@ -246,9 +272,10 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
         **({"model_max_length": model_max_length} if model_max_length else {}),
         "added_tokens_decoder": described,
     }
-    write_json(folder / "vocab.json", encoder)
+    tokens_file, merges_file = (folder / name for name in TWO_FILES)
+    write_json(tokens_file, encoder)
     text = "\n".join(["#version: 0.2", *merges, ""])
-    write_atomically(folder / "merges.txt", lambda file: file.write_bytes(text.encode()))
+    write_atomically(merges_file, lambda file: file.write_bytes(text.encode()))
     write_json(folder / CONFIG, config, indent=2)
     (folder / ADDED).unlink(missing_ok=True)
 
@@ -278,9 +305,10 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
         raise ValueError(f"the merge {Counter(merges).most_common(1)[0][0]!r} is there twice")
     if strange := {*"".join(merges)} - {*alphabet, " "}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    for first, second in itertools.product(added, special):
-        if overlaps(first, second):
-            raise ValueError(f"the added token {first!r} overlaps the special token {second!r}")
+    # As `write_vocabulary` describes them.
+    check_order(
+        [AddedToken(token, True, False) for token in special] + [AddedToken(token, False, True) for token in added]
+    )
     for role, value in roles.items():
         tokens = {value} if isinstance(value, str) else {*value} - {*added}
         if role not in (*ROLES, EXTRA[1]) or not tokens <= {*special}:

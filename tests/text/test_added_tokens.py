@@ -30,6 +30,14 @@ WORDS = {"covid": N, "covid-19": N + 1, "wo": N + 2}
 FIRST = {"<pad>": 0, "<a>": 1, **{token: id + 2 for token, id in VOCAB.items()}}  # special tokens at the beginning
 
 
+SWAPPED = VOCAB | {"h": VOCAB["e"], "e": VOCAB["h"]}
+
+
+def openai_files(vocab: Any = VOCAB) -> dict[str, Any]:
+    """The same tokenizer under OpenAI's names, which transformers does not read."""
+    return {"encoder.json": vocab, "vocab.bpe": two_files()["merges.txt"]}
+
+
 def decoder(*tokens: dict[str, Any]) -> dict[str, Any]:
     """A `tokenizer_config.json` with an `added_tokens_decoder`."""
     return {"added_tokens_decoder": {str(token.pop("id")): token for token in map(dict, tokens)}}
@@ -169,9 +177,20 @@ EQUAL: dict[str, dict[str, Any]] = {
     "a beginning that tokenizer.json overrules": one_file(changes={"model.unk_token": "<|endoftext|>"}),
     "no dropout": one_file(changes={"model.dropout": 0.0}, tokenizer_config=BACKEND),
     "tokenizer.json comes before two other files": {**two_files(added_tokens={}), **one_file(EOT, added("<a>", N))},
+    "tokenizer.json comes before two others that differ": {**two_files(SWAPPED, MERGES[:4]), **one_file()},
+    "tokenizer.json comes before two others that differ, all of it": {
+        **two_files(SWAPPED, MERGES[:4]),
+        **one_file(tokenizer_config=BACKEND),
+    },
+    "tokenizer.json comes before OpenAI's files": {**one_file(), **openai_files()},
+    "two files come before OpenAI's, with an added token": {
+        **two_files({**VOCAB, "<a>": N}, tokenizer_config=decoder(EOT, added("<a>", N))),
+        **openai_files(),
+    },
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "OpenAI's files that differ": ({**one_file(), **openai_files(SWAPPED)}, "differ from tokenizer.json there"),
     "a space before the text": (config(add_prefix_space=True), "add_prefix_space is True, which is not supported"),
     "a number in place of no": (config(add_prefix_space=0), "add_prefix_space is 0, which is not supported"),
     "a line end within the first line of the merges": (
