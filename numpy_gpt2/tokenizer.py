@@ -22,6 +22,7 @@ from pathlib import Path
 import regex
 
 from . import checks
+from .machine.files import current_folder
 from .text import memo, merging, padding, unicode, vocabulary
 from .text.added_tokens import GPT2_ROLES, Roles
 from .text.padding import Batch
@@ -187,7 +188,7 @@ class Tokenizer:
             ValueError: one of the files is not what its name says, the files do not belong together, or they
                 describe another kind of tokenizer.
         """
-        folder = Path(folder)
+        folder = current_folder(Path(folder))
         parts = vocabulary.read_vocabulary(folder)
         try:
             if END_OF_TEXT not in parts.special:
