@@ -34,8 +34,8 @@ from .added_tokens import (
 
 ONE_FILE = ("tokenizer.json",)
 TWO_FILES = ("vocab.json", "merges.txt")
-OPENAI_FILES = ("encoder.json", "vocab.bpe")
-LAYOUTS = (ONE_FILE, TWO_FILES, OPENAI_FILES)
+OPENAI = ("encoder.json", "vocab.bpe")
+LAYOUTS = (ONE_FILE, TWO_FILES, OPENAI)
 
 # The settings that change which ids a text has or which text ids have, each with the values that mean GPT-2. Absent or
 # null is None. What else the files say has no effect on a tokenizer of bytes, or none in transformers.
@@ -74,11 +74,14 @@ class Vocabulary(NamedTuple):
 
 
 def find_vocabulary(folder: Path, whole: bool = False) -> list[Path]:
-    """The files of the vocabulary in a folder; an empty list if there is none.
+    """The files of the vocabulary in a folder, in the first layout of which all files are there.
 
     Args:
         folder: the folder.
-        whole: whether all files of a layout must exist, and not just one of them.
+        whole: False for a layout of which only a part is there, if no other is whole.
+
+    Returns:
+        The files; an empty list if there is no vocabulary.
     """
     layouts = [[folder / name for name in layout] for layout in LAYOUTS]
     found = [files for files in layouts if all(file.exists() for file in files)]
@@ -103,7 +106,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     encoder, merges, listed, defaults = read_files(folder, files)
     tokens, roles = read_added_tokens(folder, listed, defaults)
     numbered = number_tokens(folder, encoder, tokens)
-    check_openais_files(folder, files, numbered, merges)
+    check_openai(folder, files, numbered, merges)
     return Vocabulary(
         numbered,
         merges,
@@ -137,18 +140,18 @@ def read_files(
     return read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
 
 
-def check_openais_files(folder: Path, files: Sequence[Path], encoder: Mapping[str, int], merges: Sequence[str]) -> None:
+def check_openai(folder: Path, files: Sequence[Path], encoder: Mapping[str, int], merges: Sequence[str]) -> None:
     """Checks that OpenAI's files, if they are beside those that were read, say the same.
 
     Raises:
         ValueError: they do not, and it is not known which of them belong to the model.
     """
-    tokens_file, merges_file = (folder / name for name in OPENAI_FILES)
+    tokens_file, merges_file = (folder / name for name in OPENAI)
     if tokens_file in files or not (tokens_file.exists() and merges_file.exists()):
         return
     if not read_tokens(tokens_file).items() <= encoder.items() or read_merges(merges_file) != merges:
         raise ValueError(
-            f"{' and '.join(OPENAI_FILES)} in {folder} differ from {' and '.join(file.name for file in files)} there: "
+            f"{' and '.join(OPENAI)} in {folder} differ from {' and '.join(file.name for file in files)} there: "
             "remove those that do not belong to the model"
         )
 
@@ -292,12 +295,26 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
     Raises:
         ValueError: something is missing, or does not belong.
     """
-    encoder, merges, special, added, roles = vocabulary
+    encoder, merges, special, added, _ = vocabulary
     alphabet = {*alphabet}
     if not isinstance(encoder, dict) or {*map(type, encoder.values())} != {int}:
         raise ValueError("the vocabulary must give a whole number for each token")
     if sorted(encoder.values()) != [*range(len(encoder))]:
         raise ValueError(f"the ids of the {len(encoder)} tokens must be the numbers 0 to {len(encoder) - 1}")
+    check_merges(merges, alphabet)
+    check_added_tokens(vocabulary)
+    expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special, *added}
+    if expected != encoder.keys():
+        odd = min(expected ^ encoder.keys())
+        raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
+
+
+def check_merges(merges: Sequence[str], alphabet: set[str]) -> None:
+    """Checks that each of the merges is two tokens of these characters, and that none is there twice.
+
+    Raises:
+        ValueError: one of them is something else, or is there twice.
+    """
     for number, line in enumerate(merges, start=1):
         if line.count(" ") != 1 or line != line.strip(" "):
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
@@ -305,15 +322,17 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
         raise ValueError(f"the merge {Counter(merges).most_common(1)[0][0]!r} is there twice")
     if strange := {*"".join(merges)} - {*alphabet, " "}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    # As `write_vocabulary` describes them.
-    check_order(
-        [AddedToken(token, True, False) for token in special] + [AddedToken(token, False, True) for token in added]
-    )
-    for role, value in roles.items():
-        tokens = {value} if isinstance(value, str) else {*value} - {*added}
-        if role not in (*ROLES, EXTRA[1]) or not tokens <= {*special}:
+
+
+def check_added_tokens(vocabulary: Vocabulary) -> None:
+    """Checks that transformers finds the added tokens of a saved vocabulary as `Tokenizer` does, and knows their roles.
+
+    Raises:
+        ValueError: two of the tokens overlap, or a role is not known or not that of a special token.
+    """
+    special = [AddedToken(token, special=True, normalized=False) for token in vocabulary.special]
+    check_order(special + [AddedToken(token, special=False, normalized=True) for token in vocabulary.added])
+    for role, value in vocabulary.roles.items():
+        tokens = {value} if isinstance(value, str) else {*value} - {*vocabulary.added}
+        if role not in (*ROLES, EXTRA[1]) or not tokens <= {*vocabulary.special}:
             raise ValueError(f"the role {role!r} of {value!r} is not known here, or not that of a special token")
-    expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special, *added}
-    if expected != encoder.keys():
-        odd = min(expected ^ encoder.keys())
-        raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
