@@ -151,8 +151,8 @@ class Tokenizer:
     ) -> None:
         self.special = tuple(sorted({END_OF_TEXT, *special}))
         self.added = tuple(sorted({*added} - {*self.special}))
-        self.roles = roles
-        parts = vocabulary.Vocabulary(encoder, merges, self.special, self.added, roles)
+        self.roles = dict(roles)
+        parts = vocabulary.Vocabulary(encoder, merges, self.special, self.added, self.roles)
         vocabulary.check_vocabulary(parts, alphabet=BYTE_TO_CHARACTER.values())
         self.encoder = encoder
         # An added token is text, unless each of its characters could stand for a byte; so in Hugging Face's library.
@@ -231,7 +231,7 @@ class Tokenizer:
         return ids
 
     def encode_pieces(self, text: str, allow_special: bool = False) -> Iterator[tuple[str, list[int]]]:
-        """The pieces of a text, one after another, each with its token ids: for a text too long to hold all at once.
+        """The pieces of a text, one after another, each with its token ids: for a text of many megabytes.
 
         Args:
             text, allow_special: as for `encode`, which gives the same ids.

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(args)
     tokenizer = require(model.tokenizer)
     ids, n_bytes = encode(text, tokenizer)
-    del text  # it may be long, and so may be the scoring
+    del text  # a long one would stay in memory while it is scored
     n = len(ids) - 1  # the first token is not scored
     if n < 1:
         raise ValueError(f"{source} is too short: the first token is not scored, so there must be at least two")
