@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import regex
 
 from . import checks
+from .machine.files import current_folder
 from .text import memo, merging, padding, unicode, vocabulary
+from .text.added_tokens import GPT2_ROLES, Roles
 from .text.padding import Batch
+from .text.pieces import pieces
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -125,6 +128,8 @@ class Tokenizer:
         special: tokens that no merge makes and that stand for no text, such as one for padding that was added in
             fine-tuning. `<|endoftext|>` need not be named.
         added: tokens that no merge makes and that any text may hold, such as a word that was added in fine-tuning.
+        roles: the special tokens that Hugging Face's library is to use, by the names of their uses there, such as
+            `pad_token`; by default, `<|endoftext|>` is the `bos_token`, the `eos_token` and the `unk_token`.
         n_ids: how many ids the model has, if it has more than there are tokens, as where their number was rounded up.
 
     Attributes:
@@ -141,13 +146,14 @@ class Tokenizer:
         merges: list[str],
         special: Iterable[str] = (),
         added: Iterable[str] = (),
+        roles: Roles = GPT2_ROLES,
         n_ids: int = 0,
     ) -> None:
         self.special = tuple(sorted({END_OF_TEXT, *special}))
-        self.added = tuple(sorted({*added}))
-        vocabulary.check_vocabulary(
-            vocabulary.Vocabulary(encoder, merges, self.special, self.added), alphabet=BYTE_TO_CHARACTER.values()
-        )
+        self.added = tuple(sorted({*added} - {*self.special}))
+        self.roles = dict(roles)
+        parts = vocabulary.Vocabulary(encoder, merges, self.special, self.added, self.roles)
+        vocabulary.check_vocabulary(parts, alphabet=BYTE_TO_CHARACTER.values())
         self.encoder = encoder
         # An added token is text, unless each of its characters could stand for a byte; so in Hugging Face's library.
         spelled = {token: byte_spelling(token) for token in (*self.special, *self.added) if not is_spelling(token)}
@@ -182,12 +188,12 @@ class Tokenizer:
             ValueError: one of the files is not what its name says, the files do not belong together, or they
                 describe another kind of tokenizer.
         """
-        folder = Path(folder)
+        folder = current_folder(Path(folder))
         parts = vocabulary.read_vocabulary(folder)
         try:
             if END_OF_TEXT not in parts.special:
                 raise ValueError(f"{END_OF_TEXT} is not one of the special tokens")
-            return cls(*parts, n_ids)
+            return cls(*parts, n_ids=n_ids)
         except ValueError as error:
             files = " and ".join(file.name for file in vocabulary.find_vocabulary(folder))
             raise ValueError(f"{files} in {folder} do not make a tokenizer: {error}") from None
@@ -202,7 +208,7 @@ class Tokenizer:
         Raises:
             OSError: a file cannot be written.
         """
-        parts = vocabulary.Vocabulary(self.encoder, [*self.ranks], self.special, self.added)
+        parts = vocabulary.Vocabulary(self.encoder, [*self.ranks], self.special, self.added, self.roles)
         vocabulary.write_vocabulary(Path(folder), parts, model_max_length)
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
@@ -219,12 +225,28 @@ class Tokenizer:
         >>> Tokenizer.gpt2().encode("Hello tokenizers")
         [15496, 11241, 11341]
         """
-        whole = self.added + self.special if allow_special else self.added
-        parts = regex.split(r"(\L<whole>)", text, whole=whole) if whole else [text]
         ids: list[int] = []
-        for number, part in enumerate(parts):  # every second one is a token that was found whole
-            ids += [self.encoder[part]] if number % 2 else [id for word in split(part) for id in self._memo[word]]
+        for _, part in self.encode_pieces(text, allow_special):
+            ids += part
         return ids
+
+    def encode_pieces(self, text: str, allow_special: bool = False) -> Iterator[tuple[str, list[int]]]:
+        """The pieces of a text, one after another, each with its token ids: for a text of many megabytes.
+
+        Args:
+            text, allow_special: as for `encode`, which gives the same ids.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        whole = self.added + self.special if allow_special else self.added
+        parts = regex.splititer(r"(\L<whole>)", text, whole=whole) if whole else [text]
+        for number, part in enumerate(parts):
+            if number % 2:  # every second one is a token that was found whole
+                yield part, [self.encoder[part]]
+            else:
+                for piece in pieces(part):
+                    yield piece, [id for word in split(piece) for id in self._memo[word]]
 
     def encode_word(self, word: str) -> list[int]:
         """The token ids of a word that `split` gives; `encode` remembers them.

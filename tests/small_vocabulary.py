@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from numpy_gpt2.text.added_tokens import EXTRA, ROLES
 from numpy_gpt2.tokenizer import Tokenizer, byte_characters
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "Ġw o", "Ã ©"]
@@ -83,6 +84,11 @@ def write_files(folder: Path, files: Mapping[str, Any]) -> Path:
 
 def in_transformers(folder: Path) -> Any:
     return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(folder)
+
+
+def roles_in(theirs: Any) -> dict[str, Any]:
+    """What the tokens of a tokenizer of transformers are for."""
+    return {name: getattr(theirs, name) for name in (*ROLES, EXTRA[0])}
 
 
 def differences(ours: Tokenizer, theirs: Any, texts: Iterable[str] = TEXTS) -> list[str]:

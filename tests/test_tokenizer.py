@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
+import tracemalloc
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,33 @@ def test_every_assigned_character_as_hugging_face(hugging_face_gpt2: Any) -> Non
 )
 def test_a_megabyte_without_a_space_as_tiktoken(text: str, tiktoken_gpt2: Any) -> None:
     assert GPT2.encode(text) == tiktoken_gpt2.encode_ordinary(text)
+
+
+def test_a_long_text_takes_little_more_memory_than_its_ids() -> None:
+    text = "Once upon a time there was a king. " * 10**5
+    tracemalloc.start()
+    ids = TINY.encode(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    n_ids = sum(len(ids) for _, ids in TINY.encode_pieces(text))
+    peak_of_pieces = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert n_ids == len(ids) > 8 * 10**5
+    assert peak < 2 * sys.getsizeof(ids) + 2**22
+    assert peak_of_pieces < 2**22
+
+
+def test_pieces_of_a_text_are_the_text_and_hold_its_ids() -> None:
+    added = ["two words", " \n"]
+    tokenizer = Tokenizer(TINY.encoder | {token: 4096 + i for i, token in enumerate(added)}, [*TINY.ranks], added=added)
+    text = f"Once two words, two  words \n\n{END_OF_TEXT} é🙂 \n" * 2000
+    for allow_special in (False, True):
+        cut = [*tokenizer.encode_pieces(text, allow_special)]
+        assert "".join(piece for piece, _ in cut) == text
+        assert [id for _, ids in cut for id in ids] == tokenizer.encode(text, allow_special)
+        assert tokenizer.decode([id for _, ids in cut for id in ids]) == text
+        assert sum(ids == [4096] for _, ids in cut) == 2000
 
 
 def test_changing_a_result_changes_no_other() -> None:

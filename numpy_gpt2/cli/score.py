@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     text, source = text_of(args)
     model = load_model(args)
     tokenizer = require(model.tokenizer)
-    ids = tokenizer.encode(text)
+    ids, n_bytes = encode(text, tokenizer)
+    del text  # a long one would stay in memory while it is scored
     n = len(ids) - 1  # the first token is not scored
     if n < 1:
         raise ValueError(f"{source} is too short: the first token is not scored, so there must be at least two")
@@ -91,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
                 show_tokens(scored, piece, tokenizer, args.json)
             n_scored += piece.ranks.size
             progress.update(piece.ranks.size)
-    n_bytes = len(text.encode()) - len(tokenizer.decode_bytes(ids[:1]))
+    n_bytes -= len(tokenizer.decode_bytes(ids[:1]))
     show_figures(n, log_probability, n_bytes, with_tokens, args.json)
 
 
@@ -114,7 +117,23 @@ def text_of(args: argparse.Namespace) -> tuple[str, str]:
     return read_input("-"), "standard input"
 
 
-def show_tokens(ids: list[int], scores: Scores, tokenizer: Tokenizer, as_json: bool) -> None:
+def encode(text: str, tokenizer: Tokenizer) -> tuple[array[int], int]:
+    """The token ids of a text, in four bytes each, and its length in bytes.
+
+    Raises:
+        ValueError: the text cannot be encoded.
+    """
+    ids, n_bytes = array("i"), 0
+    with progress_bar(len(text), "character") as progress:
+        progress.set_description("encoding", refresh=False)
+        for piece, part in tokenizer.encode_pieces(text):
+            ids.extend(part)
+            n_bytes += len(piece.encode())
+            progress.update(len(piece))
+    return ids, n_bytes
+
+
+def show_tokens(ids: Sequence[int], scores: Scores, tokenizer: Tokenizer, as_json: bool) -> None:
     """Prints a line for each token that was scored: its probability, its rank, and the token.
 
     Shapes: n_seq ids, scores `[1, n_seq]`.

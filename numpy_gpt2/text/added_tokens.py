@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..machine.files import read_object
 
@@ -27,6 +27,9 @@ ROLES_MAP = "special_tokens_map.json"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 GPT2_ROLES = dict.fromkeys(ROLES[:3], "<|endoftext|>")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")  # the new and the old name for tokens without a role
+
+# The tokens of the roles that are given and, under the old name of `EXTRA`, which all versions know, those without one.
+Roles: TypeAlias = Mapping[str, str | Sequence[str]]
 
 
 class AddedToken(NamedTuple):
@@ -40,8 +43,8 @@ class AddedToken(NamedTuple):
 
 def read_added_tokens(
     folder: Path, listed: Sequence[AddedToken] | None, defaults: Mapping[str, Any]
-) -> list[AddedToken]:
-    """The added tokens of the tokenizer in a folder, in the order in which transformers adds them.
+) -> tuple[list[AddedToken], Roles]:
+    """The added tokens of the tokenizer in a folder, in the order in which transformers adds them, and their roles.
 
     Args:
         folder: the folder.
@@ -62,14 +65,18 @@ def read_added_tokens(
         described = read_old(folder / ADDED, config, roles_map)
         agree = listed is None or ids_of(described) <= ids_of(listed)
     if not agree:
-        raise ValueError(f"tokenizer.json in {folder} and the other files there describe different added tokens")
+        raise ValueError(f"the files in {folder} describe different added tokens")
     described = described if listed is None else [*listed]
     if len({token.content for token in described}) < len(described):
         raise ValueError(f"the files in {folder} describe an added token twice")
     roles = read_roles(folder, {**defaults, **config}, roles_map)
-    tokens = with_special(described, roles, read_extra(folder, config, roles_map))
-    check_order(folder, tokens)
-    return [*{token.content: token for token in tokens}.values()]
+    extra = read_extra(folder, config, roles_map)
+    tokens = with_special(described, [*roles.values()], extra)
+    check_order(tokens, f" in {folder}")
+    given: dict[str, str | Sequence[str]] = {role: token.content for role, token in roles.items()}
+    if extra:
+        given[EXTRA[1]] = [token.content for token in extra]
+    return [*{token.content: token for token in tokens}.values()], given
 
 
 def with_special(
@@ -97,6 +104,17 @@ def read_if_there(file: Path) -> dict[str, Any]:
         ValueError: the file is not JSON in UTF-8, or holds something else.
     """
     return read_object(file) if file.exists() else {}
+
+
+def check_tokens(file: Path, tokens: Any) -> dict[str, int]:
+    """The tokens with their ids that a file gives.
+
+    Raises:
+        ValueError: it gives something else.
+    """
+    if not isinstance(tokens, dict) or not all(type(id) is int for id in tokens.values()):
+        raise ValueError(f"{file} must give a whole number for each token")
+    return tokens
 
 
 def read_token(file: Path, value: Any, id: Any = None, typed: bool = False) -> AddedToken:
@@ -144,9 +162,7 @@ def read_old(file: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> l
     Raises:
         ValueError: the file is not what its name says.
     """
-    ids = read_if_there(file)
-    if not all(type(id) is int for id in ids.values()):
-        raise ValueError(f"{file} must give a whole number for each token")
+    ids = check_tokens(file, read_if_there(file))
     named = [config.get(role) for role in ROLES if role not in roles_map]
     for name in EXTRA:
         named += config[name] if isinstance(config.get(name), list) else []
@@ -160,8 +176,8 @@ def read_old(file: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> l
     ]
 
 
-def read_roles(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> list[AddedToken]:
-    """The tokens that have a role.
+def read_roles(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) -> dict[str, AddedToken]:
+    """The token of each role that is given.
 
     Raises:
         ValueError: what has a role is not a token, or the role is not one of `ROLES`.
@@ -169,12 +185,12 @@ def read_roles(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) 
     for role, value in {**config, **roles_map}.items():
         if role.endswith("_token") and role not in ROLES and isinstance(value, str | dict):
             raise ValueError(f"the files in {folder} give a token the role {role!r}, which is not known here")
-    tokens = []
+    tokens = {}
     for role in ROLES:
         file = ROLES_MAP if role in roles_map else CONFIG
         value = roles_map[role] if role in roles_map else config.get(role)
         if value not in (None, ""):
-            tokens.append(read_token(folder / file, value, typed=file == CONFIG))
+            tokens[role] = read_token(folder / file, value, typed=file == CONFIG)
     return tokens
 
 
@@ -190,7 +206,7 @@ def read_extra(folder: Path, config: dict[str, Any], roles_map: dict[str, Any]) 
     return [read_token(folder / CONFIG, value, typed=True) for value in (given or [[]])[0]]
 
 
-def check_order(folder: Path, tokens: Iterable[AddedToken]) -> None:
+def check_order(tokens: Iterable[AddedToken], where: str = "") -> None:
     """Checks that it makes no difference whether all tokens are looked for at once.
 
     In Hugging Face's library, those that are normalized come later, when the others have been cut out of the text. And
@@ -206,7 +222,7 @@ def check_order(folder: Path, tokens: Iterable[AddedToken]) -> None:
     for (late, left), (other, right) in itertools.permutations(kinds, 2):
         for first, second in itertools.product(kinds[late, left], kinds[other, right]):
             if late >= other and first != second and overlaps(first, second):
-                raise ValueError(f"{folder}: the added tokens {first!r} and {second!r} overlap, but are of two kinds")
+                raise ValueError(f"the added tokens {first!r} and {second!r}{where} overlap, but are of two kinds")
 
 
 def overlaps(first: str, second: str) -> bool:

@@ -1,24 +1,41 @@
 """The files of a vocabulary: which tokens there are, and which pairs of them merge into one.
 
-    encoder.json, vocab.bpe     OpenAI's names
-    vocab.json, merges.txt      the same two files by Hugging Face's names
     tokenizer.json              everything in one file, as Hugging Face's `tokenizers` writes it
+    vocab.json, merges.txt      two files, by Hugging Face's names
+    encoder.json, vocab.bpe     the same two files by OpenAI's names
 
-A folder needs one of the three. The tokens that no merge makes are described beside them, as `added_tokens` says.
+A folder needs one of the three; the first that is whole is read, as in transformers. The tokens that no merge makes are
+described beside them, as `added_tokens` says.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..machine.files import read_json, read_object, read_text, write_atomically, write_json
-from .added_tokens import ADDED, CONFIG, GPT2_ROLES, AddedToken, overlaps, read_added_tokens, read_if_there, read_token
+from .added_tokens import (
+    ADDED,
+    CONFIG,
+    EXTRA,
+    GPT2_ROLES,
+    ROLES,
+    AddedToken,
+    Roles,
+    check_order,
+    check_tokens,
+    read_added_tokens,
+    read_if_there,
+    read_token,
+)
 
-LAYOUTS = (("encoder.json", "vocab.bpe"), ("tokenizer.json",), ("vocab.json", "merges.txt"))
+ONE_FILE = ("tokenizer.json",)
+TWO_FILES = ("vocab.json", "merges.txt")
+OPENAI = ("encoder.json", "vocab.bpe")
+LAYOUTS = (ONE_FILE, TWO_FILES, OPENAI)
 
 # The settings that change which ids a text has or which text ids have, each with the values that mean GPT-2. Absent or
 # null is None. What else the files say has no effect on a tokenizer of bytes, or none in transformers.
@@ -53,21 +70,24 @@ class Vocabulary(NamedTuple):
     merges: list[str]  # pairs of tokens, separated by a space; earlier pairs merge first
     special: tuple[str, ...] = ()  # tokens that no merge makes, and that a text holds only where that is allowed
     added: tuple[str, ...] = ()  # tokens that no merge makes, and that any text may hold
+    roles: Roles = MappingProxyType({})  # what some of them are for, in Hugging Face's library
 
 
 def find_vocabulary(folder: Path, whole: bool = False) -> list[Path]:
-    """The files of the vocabulary in a folder; an empty list if there is none.
+    """The files of the vocabulary in a folder, in the first layout of which all files are there.
 
     Args:
         folder: the folder.
-        whole: whether all files of a layout must exist, and not just one of them.
+        whole: False for a layout of which only a part is there, if no other is whole.
+
+    Returns:
+        The files; an empty list if there is no vocabulary.
     """
-    for layout in LAYOUTS:
-        files = [folder / name for name in layout]
-        exist = [file.exists() for file in files]
-        if all(exist) or (any(exist) and not whole):
-            return files
-    return []
+    layouts = [[folder / name for name in layout] for layout in LAYOUTS]
+    found = [files for files in layouts if all(file.exists() for file in files)]
+    if not whole:
+        found += [files for files in layouts if any(file.exists() for file in files)]
+    return found[0] if found else []
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -75,30 +95,65 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
     Raises:
         FileNotFoundError: there is no vocabulary, or only one of two files.
-        ValueError: a file is not what its name says, or describes another kind of tokenizer than GPT-2's.
+        ValueError: a file is not what its name says, or describes another kind of tokenizer than GPT-2's, or two files
+            contradict each other.
     """
     files = find_vocabulary(folder)
     if not files:
         raise FileNotFoundError(
             f"there is no vocabulary in {folder}: neither " + " nor ".join(" and ".join(layout) for layout in LAYOUTS)
         )
+    encoder, merges, listed, defaults = read_files(folder, files)
+    tokens, roles = read_added_tokens(folder, listed, defaults)
+    numbered = number_tokens(folder, encoder, tokens)
+    check_openai(folder, files, numbered, merges)
+    return Vocabulary(
+        numbered,
+        merges,
+        special=tuple(token.content for token in tokens if token.special),
+        added=tuple(token.content for token in tokens if not token.special),
+        roles=roles,
+    )
+
+
+def read_files(
+    folder: Path, files: Sequence[Path]
+) -> tuple[dict[str, int], list[str], list[AddedToken] | None, Mapping[str, Any]]:
+    """Reads the files of one layout.
+
+    Returns:
+        The vocabulary; the merges; the added tokens, if the files list them; and the tokens of the roles that no file
+        mentions.
+
+    Raises:
+        FileNotFoundError: one of two files is missing.
+        ValueError: a file is not what its name says, or describes another kind of tokenizer than GPT-2's.
+    """
     backend = uses_backend(folder)
     if len(files) == 1:
         content = read_object(files[0])
         check_settings(files[0], content, TOKENIZER_SETTINGS)
-        encoder, merges, listed = read_tokenizer_json(files[0], content)
         defaults = {"pad_token": look_up(content, "padding.pad_token")} if backend else GPT2_ROLES
-    elif backend:
-        raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a tokenizer.json")
-    else:
-        encoder, merges, listed, defaults = read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
-    tokens = read_added_tokens(folder, listed, defaults)
-    return Vocabulary(
-        number_tokens(folder, encoder, tokens),
-        merges,
-        special=tuple(token.content for token in tokens if token.special),
-        added=tuple(token.content for token in tokens if not token.special),
-    )
+        return *read_tokenizer_json(files[0], content), defaults
+    if backend:
+        raise ValueError(f"{folder / CONFIG}: a tokenizer_class of {' or '.join(BACKENDS)} needs a {ONE_FILE[0]}")
+    return read_tokens(files[0]), read_merges(files[1]), None, GPT2_ROLES
+
+
+def check_openai(folder: Path, files: Sequence[Path], encoder: Mapping[str, int], merges: Sequence[str]) -> None:
+    """Checks that OpenAI's files, if they are beside those that were read, say the same.
+
+    Raises:
+        ValueError: they do not, and it is not known which of them belong to the model.
+    """
+    tokens_file, merges_file = (folder / name for name in OPENAI)
+    if tokens_file in files or not (tokens_file.exists() and merges_file.exists()):
+        return
+    if not read_tokens(tokens_file).items() <= encoder.items() or read_merges(merges_file) != merges:
+        raise ValueError(
+            f"{' and '.join(OPENAI)} in {folder} differ from {' and '.join(file.name for file in files)} there: "
+            "remove those that do not belong to the model"
+        )
 
 
 def uses_backend(folder: Path) -> bool:
@@ -161,17 +216,6 @@ def read_tokens(file: Path) -> dict[str, int]:
     return check_tokens(file, read_json(file))
 
 
-def check_tokens(file: Path, tokens: Any) -> dict[str, int]:
-    """The tokens with their ids that a file gives.
-
-    Raises:
-        ValueError: it gives something else.
-    """
-    if not isinstance(tokens, dict) or not all(type(id) is int for id in tokens.values()):
-        raise ValueError(f"{file} must give a whole number for each token")
-    return tokens
-
-
 def read_merges(file: Path) -> list[str]:
     """Reads the merges in a text file, one per line.
 
@@ -212,7 +256,7 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
     Raises:
         OSError: a file cannot be written.
     """
-    encoder, merges, special, added = vocabulary
+    encoder, merges, special, added, roles = vocabulary
     flags = {"lstrip": False, "rstrip": False, "single_word": False}
     described = {
         str(encoder[token]): {
@@ -226,13 +270,15 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
     config = {
         "tokenizer_class": "GPT2Tokenizer",
         "add_prefix_space": False,
-        **GPT2_ROLES,
+        **dict.fromkeys(GPT2_ROLES),  # null, where a role is not given: else transformers gives it
+        **roles,
         **({"model_max_length": model_max_length} if model_max_length else {}),
         "added_tokens_decoder": described,
     }
-    write_json(folder / "vocab.json", encoder)
+    tokens_file, merges_file = (folder / name for name in TWO_FILES)
+    write_json(tokens_file, encoder)
     text = "\n".join(["#version: 0.2", *merges, ""])
-    write_atomically(folder / "merges.txt", lambda file: file.write_bytes(text.encode()))
+    write_atomically(merges_file, lambda file: file.write_bytes(text.encode()))
     write_json(folder / CONFIG, config, indent=2)
     (folder / ADDED).unlink(missing_ok=True)
 
@@ -249,12 +295,26 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
     Raises:
         ValueError: something is missing, or does not belong.
     """
-    encoder, merges, special, added = vocabulary
+    encoder, merges, special, added, _ = vocabulary
     alphabet = {*alphabet}
     if not isinstance(encoder, dict) or {*map(type, encoder.values())} != {int}:
         raise ValueError("the vocabulary must give a whole number for each token")
     if sorted(encoder.values()) != [*range(len(encoder))]:
         raise ValueError(f"the ids of the {len(encoder)} tokens must be the numbers 0 to {len(encoder) - 1}")
+    check_merges(merges, alphabet)
+    check_added_tokens(vocabulary)
+    expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special, *added}
+    if expected != encoder.keys():
+        odd = min(expected ^ encoder.keys())
+        raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
+
+
+def check_merges(merges: Sequence[str], alphabet: set[str]) -> None:
+    """Checks that each of the merges is two tokens of these characters, and that none is there twice.
+
+    Raises:
+        ValueError: one of them is something else, or is there twice.
+    """
     for number, line in enumerate(merges, start=1):
         if line.count(" ") != 1 or line != line.strip(" "):
             raise ValueError(f"merge {number} is {line!r}, which is not two tokens with a space between them")
@@ -262,10 +322,17 @@ def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:
         raise ValueError(f"the merge {Counter(merges).most_common(1)[0][0]!r} is there twice")
     if strange := {*"".join(merges)} - {*alphabet, " "}:
         raise ValueError(f"there are merges with {min(strange)!r}, a character that stands for no byte")
-    for first, second in itertools.product(added, special):
-        if overlaps(first, second):
-            raise ValueError(f"the added token {first!r} overlaps the special token {second!r}")
-    expected = {*alphabet, *(line.replace(" ", "") for line in merges), *special, *added}
-    if expected != encoder.keys():
-        odd = min(expected ^ encoder.keys())
-        raise ValueError(f"{odd!r} is " + ("missing from the vocabulary" if odd in expected else "made by no merge"))
+
+
+def check_added_tokens(vocabulary: Vocabulary) -> None:
+    """Checks that transformers finds the added tokens of a saved vocabulary as `Tokenizer` does, and knows their roles.
+
+    Raises:
+        ValueError: two of the tokens overlap, or a role is not known or not that of a special token.
+    """
+    special = [AddedToken(token, special=True, normalized=False) for token in vocabulary.special]
+    check_order(special + [AddedToken(token, special=False, normalized=True) for token in vocabulary.added])
+    for role, value in vocabulary.roles.items():
+        tokens = {value} if isinstance(value, str) else {*value} - {*vocabulary.added}
+        if role not in (*ROLES, EXTRA[1]) or not tokens <= {*vocabulary.special}:
+            raise ValueError(f"the role {role!r} of {value!r} is not known here, or not that of a special token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tqdm
 
+from numpy_gpt2.cli import score
 from numpy_gpt2.evaluation import scoring
 from numpy_gpt2.gpt2 import GPT2
 
@@ -152,6 +155,23 @@ def test_bad_input_is_reported_in_one_line(args: list[str], text: str, parts: li
     (line,) = result.stderr.splitlines()
     for part in parts:
         assert part in line
+
+
+def test_encoding_shows_its_progress(tiny: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Any] = []
+
+    def progress_bar(total: int, unit: str) -> Any:
+        bars.append(tqdm.tqdm(total=total, unit=unit, file=io.StringIO()))
+        return bars[-1]
+
+    monkeypatch.setattr(score, "progress_bar", progress_bar)
+    text = TEXT * 2000 + "née"
+    assert tiny.tokenizer
+    ids, n_bytes = score.encode(text, tiny.tokenizer)
+    assert ids.tolist() == tiny.tokenizer.encode(text)
+    assert n_bytes == len(text.encode())
+    (bar,) = bars
+    assert (bar.n, bar.total, bar.unit, bar.desc) == (len(text), len(text), "character", "encoding: ")
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class TestDownload:
             ("distilgpt2", "hparams.json", '{"n_vocab": 9, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 2}'),
             ("distilgpt2", "hparams.json", "nonsense"),
             ("distilgpt2", "tokenizer.json", '{"version": "1.0"'),
-            ("distilgpt2", "encoder.json", "{}"),
+            ("124M", "tokenizer.json", '{"version": "1.0"'),
             ("distilgpt2", "generation_config.json", "[1]"),
             ("distilgpt2", "generation_config.json", '{"eos_token_id": "x"}'),
             ("distilgpt2", "added_tokens.json", '{"<|new|>": 7}'),

@@ -16,6 +16,7 @@ from small_vocabulary import (
     differences,
     in_transformers,
     one_file,
+    roles_in,
     two_files,
     write_files,
 )
@@ -27,6 +28,14 @@ PAD = {"__type": "AddedToken", **added("<pad>")}
 BACKEND = {"tokenizer_class": "PreTrainedTokenizerFast"}
 WORDS = {"covid": N, "covid-19": N + 1, "wo": N + 2}
 FIRST = {"<pad>": 0, "<a>": 1, **{token: id + 2 for token, id in VOCAB.items()}}  # special tokens at the beginning
+
+
+SWAPPED = VOCAB | {"h": VOCAB["e"], "e": VOCAB["h"]}
+
+
+def openai_files(vocab: Any = VOCAB) -> dict[str, Any]:
+    """The same tokenizer under OpenAI's names, which transformers does not read."""
+    return {"encoder.json": vocab, "vocab.bpe": two_files()["merges.txt"]}
 
 
 def decoder(*tokens: dict[str, Any]) -> dict[str, Any]:
@@ -168,9 +177,20 @@ EQUAL: dict[str, dict[str, Any]] = {
     "a beginning that tokenizer.json overrules": one_file(changes={"model.unk_token": "<|endoftext|>"}),
     "no dropout": one_file(changes={"model.dropout": 0.0}, tokenizer_config=BACKEND),
     "tokenizer.json comes before two other files": {**two_files(added_tokens={}), **one_file(EOT, added("<a>", N))},
+    "tokenizer.json comes before two others that differ": {**two_files(SWAPPED, MERGES[:4]), **one_file()},
+    "tokenizer.json comes before two others that differ, all of it": {
+        **two_files(SWAPPED, MERGES[:4]),
+        **one_file(tokenizer_config=BACKEND),
+    },
+    "tokenizer.json comes before OpenAI's files": {**one_file(), **openai_files()},
+    "two files come before OpenAI's, with an added token": {
+        **two_files({**VOCAB, "<a>": N}, tokenizer_config=decoder(EOT, added("<a>", N))),
+        **openai_files(),
+    },
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "OpenAI's files that differ": ({**one_file(), **openai_files(SWAPPED)}, "differ from tokenizer.json there"),
     "a space before the text": (config(add_prefix_space=True), "add_prefix_space is True, which is not supported"),
     "a number in place of no": (config(add_prefix_space=0), "add_prefix_space is 0, which is not supported"),
     "a line end within the first line of the merges": (
@@ -306,10 +326,30 @@ def test_what_is_saved_is_the_same_in_transformers(name: str, tmp_path: Path) ->
     saved = write_files(tmp_path / "saved", {})
     ours.save(saved)
     again = Tokenizer.load(saved)
-    assert (again.encoder, again.ranks, again.special, again.added) == (
+    assert (again.encoder, again.ranks, again.special, again.added, again.roles) == (
         ours.encoder,
         ours.ranks,
         ours.special,
         ours.added,
+        ours.roles,
     )
-    assert differences(ours, in_transformers(saved)) == []
+    theirs = in_transformers(saved)
+    assert differences(ours, theirs) == []
+    assert roles_in(theirs) == roles_in(in_transformers(tmp_path / "loaded"))
+
+
+def test_a_tokenizer_made_here_gives_its_tokens_roles(tmp_path: Path) -> None:
+    encoder = {**VOCAB, "<pad>": N, "<a>": N + 1}
+    roles = {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "additional_special_tokens": ["<a>"]}
+    Tokenizer(encoder, MERGES, ["<pad>", "<a>"], roles=roles).save(write_files(tmp_path, {}))
+    found = {name: value for name, value in roles_in(in_transformers(tmp_path)).items() if value}
+    assert found == {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "extra_special_tokens": ["<a>"]}
+
+
+@pytest.mark.parametrize(
+    "roles", [{"pad_token": "<a>"}, {"image_token": "<pad>"}, {"additional_special_tokens": ["<pad>", "<a>"]}], ids=str
+)
+def test_a_role_that_is_not_known_or_not_that_of_a_special_token(roles: dict[str, Any]) -> None:
+    ((role, value),) = roles.items()
+    with pytest.raises(ValueError, match=re.escape(f"the role {role!r} of {value!r} is not known here, or not")):
+        Tokenizer({**VOCAB, "<pad>": N}, MERGES, ["<pad>"], roles=roles)

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_vocabulary import END, VOCAB, N, added, differences, in_transformers, one_file, two_files, write_files
+from small_vocabulary import (
+    END,
+    VOCAB,
+    N,
+    added,
+    differences,
+    in_transformers,
+    one_file,
+    roles_in,
+    two_files,
+    write_files,
+)
 
 from numpy_gpt2.text.added_tokens import EXTRA, ROLES
 from numpy_gpt2.tokenizer import Tokenizer
@@ -89,12 +100,20 @@ def judge(folder: Path, seed: int) -> str:
     except ValueError:
         return "refused"
     texts = ["".join(rng.choices([*POOL, "h", "e", " ", "ello"], k=rng.randrange(1, 12))) for _ in range(9)]
-    assert differences(ours, in_transformers(folder), texts) == []
+    theirs = in_transformers(folder)
+    assert differences(ours, theirs, texts) == []
     saved = write_files(folder / "saved", {})
     ours.save(saved)
     again = Tokenizer.load(saved)
-    assert (again.encoder, again.special, again.added) == (ours.encoder, ours.special, ours.added)
-    assert differences(ours, in_transformers(saved), texts) == []
+    assert (again.encoder, again.special, again.added, again.roles) == (
+        ours.encoder,
+        ours.special,
+        ours.added,
+        ours.roles,
+    )
+    theirs_again = in_transformers(saved)
+    assert differences(ours, theirs_again, texts) == []
+    assert roles_in(theirs_again) == roles_in(theirs)
     return "the same"
 
 

@@ -102,10 +102,42 @@ def test_special_tokens_are_text_unless_allowed(padded: Tokenizer) -> None:
     assert padded.decode([4096, 4095]) == "[PAD é]<|endoftext|>"
 
 
-def test_openais_files_come_first(hub_folder: Path) -> None:
+def with_openais_files(folder: Path, model: str) -> Path:
     for file in ("encoder.json", "vocab.bpe"):
-        shutil.copy(TINY.parent / "gpt2" / file, hub_folder / file)
-    assert Tokenizer.load(hub_folder).n_vocab == 50257
+        shutil.copy(TINY.parent / model / file, folder / file)
+    return folder
+
+
+def test_openais_files_beside_the_same_in_hugging_faces_layout(hub_folder: Path, tokenizer_json: Path) -> None:
+    """So that transformers, which does not know OpenAI's files, reads the same."""
+    assert Tokenizer.load(with_openais_files(hub_folder, "tiny")).n_vocab == 4096
+    assert Tokenizer.load(with_openais_files(tokenizer_json.parent, "tiny")).n_vocab == 4098
+
+
+def test_openais_files_beside_others_that_differ(hub_folder: Path, tokenizer_json: Path) -> None:
+    for folder, names in ((hub_folder, "vocab.json and merges.txt"), (tokenizer_json.parent, "tokenizer.json")):
+        with pytest.raises(ValueError, match=rf"encoder\.json and vocab\.bpe in .* differ from {names} there"):
+            Tokenizer.load(with_openais_files(folder, "gpt2"))
+
+
+@pytest.mark.parametrize("change", ["an id", "a merge"])
+def test_openais_files_that_differ_in_one_place(hub_folder: Path, change: str) -> None:
+    encoder = json.loads((TINY / "encoder.json").read_text())
+    merges = (TINY / "vocab.bpe").read_text().split("\n")
+    if change == "an id":
+        encoder["a"], encoder["b"] = encoder["b"], encoder["a"]
+    else:
+        merges[1], merges[2] = merges[2], merges[1]
+    (hub_folder / "encoder.json").write_text(json.dumps(encoder))
+    (hub_folder / "vocab.bpe").write_text("\n".join(merges))
+    with pytest.raises(ValueError, match="differ from vocab.json and merges.txt"):
+        Tokenizer.load(hub_folder)
+
+
+def test_openais_files_count_while_the_others_are_incomplete(hub_folder: Path) -> None:
+    """As where the conversion of a checkpoint was interrupted."""
+    (with_openais_files(hub_folder, "tiny") / "merges.txt").unlink()
+    assert Tokenizer.load(hub_folder).n_vocab == 4096
 
 
 def test_a_missing_file_is_named(hub_folder: Path, tmp_path: Path) -> None:
@@ -116,7 +148,9 @@ def test_a_missing_file_is_named(hub_folder: Path, tmp_path: Path) -> None:
         Tokenizer.load(hub_folder)
     (hub_folder / "vocab.json").unlink()
     assert not find_vocabulary(hub_folder)
-    with pytest.raises(FileNotFoundError, match=r"no vocabulary in .*: neither encoder\.json and vocab\.bpe nor toke"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no vocabulary in .*: neither tokenizer\.json nor vocab\.json and mer"
+    ):
         Tokenizer.load(hub_folder)
 
 

@@ -310,6 +310,27 @@ def test_a_save_during_a_load_gives_the_new_model(
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("pair", [(0, 2), (2, 1)], ids=str)
+def test_the_tokenizer_alone_is_the_one_that_was_saved_last(
+    tmp_path: Path, models: list[GPT2], pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    old, new = (models[i] for i in pair)
+    numpy_gpt2.save(old, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "put_in_place", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            numpy_gpt2.save(new, tmp_path)
+    if new.tokenizer:
+        assert Tokenizer.load(tmp_path).encoder == new.tokenizer.encoder
+    else:
+        with pytest.raises(FileNotFoundError, match="there is no vocabulary"):
+            Tokenizer.load(tmp_path)
+    assert which(tmp_path, [old, new]) is new
+
+
 def test_without_links_files_are_copied(tmp_path: Path, models: list[GPT2], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
