@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..machine.files import locked
+from ..text.vocabulary import ONE_FILE, TWO_FILES
 from ..weights.folder import INDEX, TENSORS, holds_model
 from ..weights.safetensors import read_index
 from ..weights.tensorflow import check_tensorflow
@@ -259,7 +260,7 @@ def files_on_hub(job: Job) -> list[str]:
         return True
 
     fetch_file(job, "config.json")
-    vocabulary = next((layout for layout in files.TOKENIZERS if all(map(has, layout))), None)
+    vocabulary = next((layout for layout in (ONE_FILE, TWO_FILES) if all(map(has, layout))), None)
     if not vocabulary:
         raise ValueError(f"{job.base} has no vocabulary: neither tokenizer.json nor vocab.json and merges.txt")
     names = ["config.json", *filter(has, files.OPTIONAL), *vocabulary]

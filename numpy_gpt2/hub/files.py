@@ -16,7 +16,8 @@ from typing import Any
 
 from ..machine.files import digest, read_object
 from ..params import count_params
-from ..text.vocabulary import read_merges, read_tokens
+from ..text.added_tokens import ADDED, CONFIG, ROLES_MAP
+from ..text.vocabulary import ONE_FILE, OPENAI, TWO_FILES, read_merges, read_tokens
 from ..tokenizer import Tokenizer
 from ..weights.config import read_config, read_eos_token_ids, read_hparams, read_hparams_file
 from ..weights.folder import INDEX, TENSORS, find_tensors, read_tensors
@@ -24,11 +25,10 @@ from ..weights.safetensors import open_file, read_index
 
 OPENAI_DATA = "model.ckpt.data-00000-of-00001"
 OPENAI_INDEX = "model.ckpt.index"
-OPENAI_FILES = ("hparams.json", "encoder.json", "vocab.bpe", "checkpoint", OPENAI_INDEX, OPENAI_DATA)
-HUB_FILES = ("config.json", "vocab.json", "merges.txt", TENSORS)
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-VOCABULARY = ("encoder.json", "vocab.bpe", *TOKENIZERS[0], *TOKENIZERS[1])
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+OPENAI_FILES = ("hparams.json", *OPENAI, "checkpoint", OPENAI_INDEX, OPENAI_DATA)
+HUB_FILES = ("config.json", *TWO_FILES, TENSORS)
+VOCABULARY = (*OPENAI, *ONE_FILE, *TWO_FILES)
+OPTIONAL = ("generation_config.json", CONFIG, ROLES_MAP, ADDED)
 
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the end of a checkpoint's index, a table as in LevelDB
 MOST = 2**26  # a file that holds no parameters has fewer bytes
@@ -80,15 +80,13 @@ def check_pattern(pattern: bytes, file: Path) -> None:
 READERS: dict[str, Callable[[Path], Any]] = {
     "hparams.json": read_hparams_file,
     "config.json": read_config,
-    "encoder.json": read_tokens,
-    "vocab.json": read_tokens,
-    "vocab.bpe": read_merges,
-    "merges.txt": read_merges,
+    **dict.fromkeys((OPENAI[0], TWO_FILES[0]), read_tokens),
+    **dict.fromkeys((OPENAI[1], TWO_FILES[1]), read_merges),
     "checkpoint": partial(check_pattern, rb'^model_checkpoint_path:\s*"([^"\n]*[/\\])?model\.ckpt"'),
     OPENAI_INDEX: partial(check_pattern, re.escape(TABLE_MAGIC) + rb"\Z"),
     OPENAI_DATA: Path.stat,  # its size is compared by `check_data`
     INDEX: read_index,
-    **dict.fromkeys((*OPTIONAL, "tokenizer.json"), read_object),
+    **dict.fromkeys((*OPTIONAL, *ONE_FILE), read_object),
 }
 
 

@@ -91,14 +91,22 @@ def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file in UTF-8, atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(file, lambda temporary: temporary.write_bytes(text.encode()))
+
+
 def write_json(file: Path, content: Any, indent: int | None = None) -> None:
     """Writes a JSON file, atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    text = json.dumps(content, ensure_ascii=False, indent=indent) + "\n"
-    write_atomically(file, lambda temporary: temporary.write_bytes(text.encode()))
+    write_text(file, json.dumps(content, ensure_ascii=False, indent=indent) + "\n")
 
 
 def replace_files(folder: Path, write: Callable[[Path], object], names: Iterable[str]) -> None:

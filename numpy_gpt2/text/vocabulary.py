@@ -10,13 +10,14 @@ described beside them, as `added_tokens` says.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ..machine.files import read_json, read_object, read_text, write_atomically, write_json
+from ..machine.files import read_json, read_object, read_text, write_json, write_text
 from .added_tokens import (
     ADDED,
     CONFIG,
@@ -146,8 +147,10 @@ def check_openai(folder: Path, files: Sequence[Path], encoder: Mapping[str, int]
     Raises:
         ValueError: they do not, and it is not known which of them belong to the model.
     """
-    tokens_file, merges_file = (folder / name for name in OPENAI)
+    tokens_file, merges_file = others = [folder / name for name in OPENAI]
     if tokens_file in files or not (tokens_file.exists() and merges_file.exists()):
+        return
+    if [file.read_bytes() for file in others] == [file.read_bytes() for file in files]:  # as after a conversion
         return
     if not read_tokens(tokens_file).items() <= encoder.items() or read_merges(merges_file) != merges:
         raise ValueError(
@@ -276,9 +279,9 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
         "added_tokens_decoder": described,
     }
     tokens_file, merges_file = (folder / name for name in TWO_FILES)
-    write_json(tokens_file, encoder)
-    text = "\n".join(["#version: 0.2", *merges, ""])
-    write_atomically(merges_file, lambda file: file.write_bytes(text.encode()))
+    texts = {tokens_file: json.dumps(encoder), merges_file: "\n".join(["#version: 0.2", *merges, ""])}
+    for file, text in texts.items():  # byte for byte as OpenAI's files
+        write_text(file, text)
     write_json(folder / CONFIG, config, indent=2)
     (folder / ADDED).unlink(missing_ok=True)
 

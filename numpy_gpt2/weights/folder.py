@@ -32,7 +32,7 @@ from ..machine.files import (
 )
 from ..params import Array, HParams, Linear, Params, build, count_params, named_arrays, shapes
 from ..text.added_tokens import ADDED, CONFIG
-from ..text.vocabulary import find_vocabulary
+from ..text.vocabulary import ONE_FILE, OPENAI, TWO_FILES, find_vocabulary
 from ..tokenizer import Tokenizer
 from . import tensorflow
 from .config import check_multiple_choice, is_tied, is_written_here, write_configs
@@ -44,7 +44,7 @@ TENSORS = "model.safetensors"
 INDEX = f"{TENSORS}.index.json"  # lists the files of a model in several
 
 # The files that `save` writes, some of them only for a model with a vocabulary.
-WRITTEN_FILES = (TENSORS, "config.json", CONFIG, "vocab.json", "merges.txt", ADDED)
+WRITTEN_FILES = (TENSORS, "config.json", CONFIG, *TWO_FILES, ADDED)
 
 # The multiple-choice head of GPT2DoubleHeadsModel.
 SUMMARY = "multiple_choice_head.summary"
@@ -364,7 +364,7 @@ def check_replaceable(folder: Path) -> None:
         ValueError: it holds another model, or a vocabulary, that was not saved here.
     """
     config = folder / "config.json"
-    names = ("hparams.json", "checkpoint", "encoder.json", "vocab.bpe", "tokenizer.json", "generation_config.json")
+    names = ("hparams.json", "checkpoint", *OPENAI, *ONE_FILE, "generation_config.json")
     foreign = [folder / name for name in names if (folder / name).exists()]
     if not config.exists() or not is_written_here(config):
         foreign += [file for file in (config, *sorted(folder.glob("model.*"))) if file.exists()]

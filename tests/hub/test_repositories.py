@@ -291,7 +291,10 @@ class TestRefusals:
         assert "hf secret" not in str(caught.value)
 
 
-def test_the_progress_is_said(hub: Hub, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_the_progress_is_said(
+    hub: Hub, own_files: dict[str, bytes], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     with caplog.at_level(logging.INFO):
         download("owner/model")
-    assert [message.split(" from ")[0] for message in caplog.messages] == ["fetching 305kB of owner/model"]
+    amount = f"{sum(map(len, own_files.values())) / 1000:.0f}kB"
+    assert [message.split(" from ")[0] for message in caplog.messages] == [f"fetching {amount} of owner/model"]

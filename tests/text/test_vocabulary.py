@@ -12,6 +12,8 @@ import pytest
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.hub.names import model_folder
 from numpy_gpt2.text.vocabulary import (
+    OPENAI,
+    TWO_FILES,
     Vocabulary,
     check_vocabulary,
     find_vocabulary,
@@ -211,3 +213,9 @@ def test_tokens_and_merges_must_belong_together(
     else:
         with pytest.raises(ValueError, match=complaint):
             check_vocabulary(vocabulary, alphabet="ab")
+
+
+def test_gpt2s_vocabulary_is_saved_byte_for_byte_as_openai_has_it(tmp_path: Path) -> None:
+    Tokenizer.gpt2().save(tmp_path)
+    for saved, original in zip(TWO_FILES, OPENAI, strict=True):
+        assert (tmp_path / saved).read_bytes() == (TINY.parent / "gpt2" / original).read_bytes()
