@@ -164,7 +164,7 @@ def test_both_commands(command: list[str], url: str, tmp_path: Path) -> None:
     args = [sys.executable, *command, "distilgpt2", "--base-url", url, "--models-dir", str(tmp_path / "here")]
     result = subprocess.run(args, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, f"distilgpt2 is in {tmp_path}/here/distilgpt2\n")
-    assert "fetching 2.16MB of distilgpt2 from" in result.stderr
+    assert "fetching 2.31MB of distilgpt2 from" in result.stderr
     assert "model.safetensors: 100%" in result.stderr
     again = subprocess.run(args, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stdout, again.stderr) == (0, result.stdout, "")
@@ -260,7 +260,7 @@ def test_list(store: Store, url: str, tmp_path: Path) -> None:
     assert lines["124M"] == f"1.04MB  {folder} (not complete; `numpy-gpt2 download 124M` resumes the download)"
     assert lines["gpt2-medium"] == "-  1.52GB to download"
     assert lines["1558M"] == "-  6.23GB to download, with TensorFlow"
-    assert lines["distilgpt2"] == f"2.16MB  {tmp_path}/models/distilgpt2"
+    assert lines["distilgpt2"] == f"2.31MB  {tmp_path}/models/distilgpt2"
     assert describe_models(NAMES, os.fspath(tmp_path / "nowhere")).count("to download") == 9
 
 

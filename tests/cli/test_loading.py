@@ -92,7 +92,7 @@ def test_a_fresh_machine_without_tensorflow(models_dir: Path, tmp_path: Path, mo
         first = run(*args, before=no_tensorflow)
     assert first.returncode == 0, first.stderr
     assert first.stdout.strip()
-    assert f"numpy_gpt2: fetching 2.16MB of gpt2 from {url}/openai-community/gpt2" in first.stderr.splitlines()[0]
+    assert f"numpy_gpt2: fetching 2.31MB of gpt2 from {url}/openai-community/gpt2" in first.stderr.splitlines()[0]
     assert {file.name for file in (models_dir / "gpt2").glob("[!.]*")} == {*hub.repositories[REPOSITORIES[0]]}
     again = run(*args, before=no_tensorflow)  # without the server
     assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
