@@ -13,7 +13,17 @@ from numpy_gpt2.sampling import OPTIONS
 def test_those_of_the_loop_are_told_from_those_of_sampling() -> None:
     options = check_options(max_new_tokens=3, top_k=5, slide=True, min_p=0.1)
     sampling = {option.name: option.default for option in OPTIONS} | {"top_k": 5, "min_p": 0.1}
-    assert options == Options(3, None, (), None, slide=True, return_full_text=False, sampling=sampling)
+    assert options == Options(
+        3,
+        None,
+        (),
+        None,
+        slide=True,
+        return_full_text=False,
+        prompt_lookup_num_tokens=None,
+        assistant_model=None,
+        sampling=sampling,
+    )
 
 
 @pytest.mark.parametrize(
