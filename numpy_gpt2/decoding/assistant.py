@@ -24,9 +24,12 @@ from ..tokenizer import Tokenizer
 from . import prefill, speculation
 from .row import Row
 
+FIRST_CHANCE = 0.7  # that a drafted token is right, before anything is known
 LATELY = 1 / 8  # The weight of the last drafted token in the share of right ones.
-RECOVERY = 1 / 256  # How fast that share returns to the first estimate while nothing is drafted.
-FIRST_CHANCE = 0.7  # That a drafted token is right.
+
+# How far that share returns to the first estimate with each token for which nothing was drafted. So a bad assistant is
+# tried again every 50 tokens or so, which takes about 2 % of the time.
+RECOVERY = 1 / 256
 
 
 def accept(token: int, p: Array, q: Array, rng: np.random.Generator) -> int:
@@ -130,11 +133,7 @@ class Assistant:
 
     def _logits(self, context: list[int]) -> Array:
         """The assistant's logits after a text, of which it reads what its past does not hold: `[n_vocab]`."""
-        n_same = 0
-        for read, token in zip(self._read, context[:-1], strict=False):
-            if read != token:
-                break
-            n_same += 1
+        n_same = count_same(self._read, context[:-1])
         self._past.lengths[:] = n_same
         self._read = context[:n_same]
         x = prefill.read(np.array([context[n_same:]]), self._params, self._n_head, self._past)[:, -1]
@@ -148,3 +147,12 @@ class Assistant:
         adjusted = sampling.final_logits(logits, ids, **self._options)
         self._drawn_from[len(ids)] = to_host(layers.softmax(adjusted))
         return sampling.draw(adjusted, self._rng)
+
+
+def count_same(a: Sequence[int], b: Sequence[int]) -> int:
+    """With how many equal tokens two texts begin.
+
+    >>> count_same([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -14,7 +14,7 @@ from .row import Row
 
 N_MATCHING = 2  # A guess needs this many last tokens that came before, in the same order.
 LONGEST = 8  # Matches of more tokens are not told apart.
-LATELY = 1 / 4  # The weight of the last guess in the share of right ones.
+LATELY = 1 / 4  # The weight of the last guess in the share of right ones: less is slower on a copy with changes.
 
 
 class Lookup:
@@ -33,7 +33,7 @@ class Lookup:
         self._after: dict[tuple[int, ...], int] = {}  # where each N_MATCHING tokens were followed the last time
         self._source = 0  # the position of the token that is guessed to come next
         self._n_matched = 0  # how many tokens before the source are the last of the text; 0 without a guess
-        # By the number of matched tokens: how often the guess was right lately. At first, as in English prose.
+        # By the number of matched tokens: how often the guess was right lately. At first, a little less than in tales.
         self._chances = [n / (n + 6) for n in range(LONGEST + 1)]
 
     def draft(self, row: Row, n_most: int) -> list[int]:

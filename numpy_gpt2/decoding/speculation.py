@@ -25,6 +25,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import numpy as np
 
 from .. import model
+from ..cache import Past
 from ..params import Array, Params
 from . import prefill
 from .row import Row
@@ -56,19 +57,29 @@ def generate_one(row: Row, params: Params, n_head: int, slide: bool = False) -> 
         return
     capacity = min(n_ctx, row.n_prompt + row.max_new_tokens)
     past, x = prefill.read_prompts([row.context], params, n_head, capacity)
+    logits = model.output_head(x, params)  # [1, n_vocab]
     draft: list[int] = []
-    n_passes = n_drafted = n_accepted = 0
+    n_drafted = n_accepted = 0
     while True:
-        n_accepted += yield from accept(row, model.output_head(x, params), draft)
+        n_accepted += yield from accept(row, logits, draft)
         if row.slide_or_end(n_ctx, slide):
             prefill.reread(past, row.context[:-1], params, n_head)
         if row.finish_reason:
             break
-        past.lengths[:] = len(row.context) - 1  # all but the newest token, which is read next
         draft = row.drafter.draft(row, room(row, n_ctx))
-        n_passes, n_drafted = n_passes + 1, n_drafted + len(draft)
-        x = prefill.read(np.array([[row.tokens[-1], *draft]]), params, n_head, past)[0]  # [1 + n_draft, n_embd]
-    log.debug("%d tokens were drafted in %d passes, and %d of them accepted", n_drafted, n_passes, n_accepted)
+        n_drafted += len(draft)
+        logits = read_draft(row, draft, params, n_head, past)
+    log.debug("%d tokens were drafted, and %d of them accepted", n_drafted, n_accepted)
+
+
+def read_draft(row: Row, draft: Sequence[int], params: Params, n_head: int, past: Past) -> Array:
+    """The logits after the newest token of a row and after each drafted one, `[1 + n_draft, n_vocab]`.
+
+    The past may still hold a draft from before; it is shortened to the text.
+    """
+    past.lengths[:] = len(row.context) - 1
+    x = prefill.read(np.array([[row.tokens[-1], *draft]]), params, n_head, past)[0]  # [1 + n_draft, n_embd]
+    return model.output_head(x, params)
 
 
 def accept(row: Row, logits: Array, draft: Sequence[int]) -> Generator[int, None, int]:

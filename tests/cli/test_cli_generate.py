@@ -182,7 +182,7 @@ class TestDrafts:
         args = [self.PROMPT, "--model", "tiny", "--max-new-tokens", "30", "--verbose", *options]
         plain, drafted = run(*args), run(*args, "--lookup")
         assert (drafted.returncode, drafted.stdout) == (0, plain.stdout)
-        assert re.search(r"\d+ tokens were drafted in \d+ passes, and \d+ of them accepted", drafted.stderr)
+        assert re.search(r"\d+ tokens were drafted, and \d+ of them accepted", drafted.stderr)
         assert "drafted" not in plain.stderr
 
     def test_an_assistant_gives_the_same_greedy_text(self, models_dir: Path) -> None:
