@@ -221,6 +221,18 @@ def test_a_model_that_assists_itself_is_always_right(options: dict[str, Any], al
     assert assistant._chance > 0.9
 
 
+def test_a_context_that_slides_may_be_one_that_was_read(always: Callable[[int], None]) -> None:
+    """The text of one token again and again: its newest half is also its beginning."""
+    gpt2 = random_model(SHAPES[1])
+    row, assistant = start(gpt2, gpt2, 100, temperature=0)
+    row.tokens[:] = [2] * 41
+    assistant._logits(row.tokens[:40])
+    assert row.slide_or_end(40, slide=True)
+    expected = Row(row.context, greedy, 3)
+    finish([expected], gpt2)
+    assert assistant.draft(row, 3) == expected.ids
+
+
 def test_drafts_stop_where_the_assistants_context_ends(always: Callable[[int], None]) -> None:
     """Its last position predicts one more token."""
     gpt2 = random_model(SHAPES[1])
