@@ -11,7 +11,8 @@ the text may go on, and the model checks the whole draft at once:
 6. The next pass begins with the newest token. With an empty draft, it is a step of `generation.generate_batch`.
 
 A wrong guess costs time, and changes nothing: every token is chosen from the same logits, up to rounding, by the same
-function as without a draft.
+function as without a draft. Only what an assistant drafts is chosen by another one where tokens are drawn, which keeps
+their distribution; see there.
 
 Source: Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding" (arXiv 2211.17192); Chen et
 al. 2023, "Accelerating Large Language Model Decoding with Speculative Sampling" (arXiv 2302.01318).
@@ -114,8 +115,8 @@ def room(row: Row, n_ctx: int) -> int:
 # How many tokens to draft
 
 # Milliseconds that the products of one pass take, by the number of tokens: the 124M model on two cores of a server (AMD
-# EPYC). From 4 tokens on, OpenBLAS copies each matrix into another order before it multiplies; 8 tokens cost as much
-# as 5. Between these numbers, the time grows evenly; with more tokens than the last, drafting does not get faster.
+# EPYC). So 3 tokens are cheap, 4 and 5 are not, and 8 cost as much as 5. Between these numbers, the time grows evenly.
+# Longer drafts would gain little. In larger models, what a few tokens cost depends on `machine/products.py` as well.
 MEASURED = {1: 10.5, 2: 14.6, 3: 17.3, 4: 24.0, 5: 27.0, 8: 27.0, 16: 35.0, 32: 47.0}
 
 # The same for 1, 2, 3, ... tokens, in passes of one token.
