@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from . import checks, generation
 from .cache import Past
-from .decoding import prefill, prompts
+from .decoding import prefill, prompts, speculation
 from .decoding.options import check_options
 from .decoding.row import Row
 from .decoding.stream import TextStream
@@ -155,6 +155,8 @@ class GPT2:
         slide: bool = False,
         return_full_text: bool = False,
         return_details: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
+        assistant_model: GPT2 | None = None,
         progress: Callable[[int], object] | None = None,
         **sampling: float,
     ) -> Any:
@@ -176,6 +178,11 @@ class GPT2:
                 half is read again each time, which takes a while.
             return_full_text: return the prompt before the continuation.
             return_details: return a `Generation` in place of each string.
+            prompt_lookup_num_tokens: draft up to this many tokens at a time from the text so far, and check them in one
+                pass: faster where a text is copied, or repeats itself, and the same text. `decoding.speculation`
+                tells more. Several texts are then continued one after another.
+            assistant_model: the same, with drafts from this smaller model, which has the same vocabulary. Above
+                temperature 0, the texts that a seed gives are others, of the same distribution.
             progress: called after each step with the number of texts that took part.
             sampling: how each token is chosen: `temperature` (0 for the likeliest token each time; by default 1),
                 `top_k` (by default 40), `top_p` and the other options that `sampling.OPTIONS` describes.
@@ -195,6 +202,8 @@ class GPT2:
             seed=seed,
             slide=slide,
             return_full_text=return_full_text,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            assistant_model=assistant_model,
             **sampling,
         )
         n_each = checks.check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
@@ -225,8 +234,8 @@ class GPT2:
             prompt: text or token ids.
             max_new_tokens: the maximum number of new tokens; by default 64.
             progress: called after each token with the number 1.
-            others: `max_length`, `stop`, `seed`, `slide`, `return_full_text` and the sampling options, as for
-                `generate`.
+            others: `max_length`, `stop`, `seed`, `slide`, `return_full_text`, `prompt_lookup_num_tokens`,
+                `assistant_model` and the sampling options, as for `generate`.
 
         Raises:
             TypeError, ValueError: as for `generate`, before the first piece.
@@ -329,7 +338,9 @@ class GPT2:
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
-        for n_rows in generation.generate_batch(rows, self.params, self.hparams.n_head, slide):
+        drafts = any(row.drafter for row in rows) and not prefill.is_recorded()
+        loop = speculation.generate_each if drafts else generation.generate_batch
+        for n_rows in loop(rows, self.params, self.hparams.n_head, slide):
             if progress:
                 progress(n_rows)
             yield n_rows

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks, sampling, tokenizer
+from ..params import Params
+from .assistant import AssistantModel
 
 
 class Options(NamedTuple):
@@ -19,6 +21,8 @@ class Options(NamedTuple):
     seed: int | np.random.SeedSequence | None
     slide: bool
     return_full_text: bool
+    prompt_lookup_num_tokens: int | None
+    assistant_model: AssistantModel | None
     sampling: Mapping[str, Any]  # a value for each of `sampling.OPTIONS`, by name
 
     def count_new_tokens(self, n_prompt: int) -> int:
@@ -42,6 +46,8 @@ def check_options(
     seed: int | np.random.SeedSequence | None = None,
     slide: bool = False,
     return_full_text: bool = False,
+    prompt_lookup_num_tokens: int | None = None,
+    assistant_model: AssistantModel | None = None,
     **others: Any,
 ) -> Options:
     """Checks the options; the others are sampling options, with their defaults where they are not given.
@@ -53,6 +59,10 @@ def check_options(
     sampling.check_names(others, Options._fields[:-1])
     if max_new_tokens is not None and max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
+    if prompt_lookup_num_tokens is not None and assistant_model is not None:
+        raise ValueError("give prompt_lookup_num_tokens or assistant_model, but not both: a draft comes from one place")
+    if assistant_model is not None and not isinstance(getattr(assistant_model, "params", None), Params):
+        raise ValueError(f"assistant_model must be a model, such as load() returns, not {assistant_model!r}")
     return Options(
         max_new_tokens if max_new_tokens is None else checks.check_whole_number("max_new_tokens", max_new_tokens),
         max_length if max_length is None else checks.check_whole_number("max_length", max_length),
@@ -60,6 +70,10 @@ def check_options(
         seed if isinstance(seed, (np.random.SeedSequence, type(None))) else checks.check_whole_number("seed", seed),
         slide,
         return_full_text,
+        prompt_lookup_num_tokens
+        if prompt_lookup_num_tokens is None
+        else checks.check_whole_number("prompt_lookup_num_tokens", prompt_lookup_num_tokens, at_least=1),
+        assistant_model,
         sampling.check_sampling(**others),
     )
 

@@ -42,6 +42,11 @@ def tokens_at_once(n: int | None) -> Iterator[None]:
         _reading.tokens_at_once = before
 
 
+def is_recorded() -> bool:
+    """Whether this thread records a trace, for which texts are read whole."""
+    return _reading.tokens_at_once is None
+
+
 def embed(ids: Array, params: Params, past: Past | None = None, token_type_ids: Array | None = None) -> Array:
     """`model.embed`, for ids in main memory and models with token types.
 
