@@ -24,7 +24,7 @@ from .evaluation import double_heads, hidden_states, scoring
 from .hub import download, names
 from .machine import backend as backends
 from .machine.memory import keep_freed_memory
-from .machine.threads import count_threads
+from .machine.threads import count_threads, fitted, fitting
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .text.padding import Batch
 from .text.vocabulary import find_vocabulary
@@ -116,7 +116,8 @@ class GPT2:
         if past is not None and past.params is not self.params:
             raise ValueError("this past was made for another model; new_past() makes one for this")
         batch, types = self._check(ids, past, token_type_ids)
-        logits = prefill.logits(batch, self.params, self.hparams.n_head, past, types)
+        with fitting(self._size):
+            logits = prefill.logits(batch, self.params, self.hparams.n_head, past, types)
         checks.check_finite(logits[:, -1])
         return backends.to_host(logits if np.ndim(ids) == 2 else logits[0])
 
@@ -139,7 +140,8 @@ class GPT2:
                 finite numbers.
         """
         batch, types = self._check(ids, token_type_ids=token_type_ids)
-        states = hidden_states.hidden_states(batch, self.params, self.hparams.n_head, types)
+        with fitting(self._size):
+            states = hidden_states.hidden_states(batch, self.params, self.hparams.n_head, types)
         checks.check_finite(states[-1][:, -1])
         return [backends.to_host(x if np.ndim(ids) == 2 else x[0]) for x in states]
 
@@ -265,7 +267,7 @@ class GPT2:
             ValueError: the ids are not ids of this model, or stride is out of its range.
         """
         ids = checks.check_ids(self._encode(text), self.hparams)
-        return scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride))
+        return fitted(scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride)), self._size)
 
     def loss(
         self,
@@ -293,7 +295,7 @@ class GPT2:
         given = batch.reshape(shape) if labels is None else labels
         targets = np.atleast_2d(checks.check_indices("labels", given, shape, self.hparams.n_vocab, scoring.IGNORED))
         pieces = scoring.score(batch, self.params, self.hparams.n_head, self._stride(stride), targets)
-        return scoring.cross_entropy(scoring.join(pieces).log_probabilities, targets[:, 1:])
+        return scoring.cross_entropy(scoring.join(fitted(pieces, self._size)).log_probabilities, targets[:, 1:])
 
     def perplexity(self, text: prompts.Prompt, stride: int | None = None) -> float:
         """How many equally likely tokens would be as hard to predict: the exponential of the loss.
@@ -333,17 +335,23 @@ class GPT2:
         if self.multiple_choice_head is None:
             raise ValueError("this model has no multiple-choice head; a folder that GPT2DoubleHeadsModel saved has one")
         choices = double_heads.check_choices(self.hparams, ids, mc_token_ids, token_type_ids, labels, mc_labels)
-        result = double_heads.double_heads(choices, self.params, self.multiple_choice_head, self.hparams.n_head)
+        with fitting(self._size):
+            result = double_heads.double_heads(choices, self.params, self.multiple_choice_head, self.hparams.n_head)
         return result._replace(logits=backends.to_host(result.logits), mc_logits=backends.to_host(result.mc_logits))
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
         drafts = any(row.drafter for row in rows) and not prefill.is_recorded()
         loop = speculation.generate_each if drafts else generation.generate_batch
-        for n_rows in loop(rows, self.params, self.hparams.n_head, slide):
+        for n_rows in fitted(loop(rows, self.params, self.hparams.n_head, slide), self._size):
             if progress:
                 progress(n_rows)
             yield n_rows
+
+    @property
+    def _size(self) -> int:
+        """The number of parameters, which decides how many threads a pass takes."""
+        return count_params(self.hparams)
 
     def _encode(self, text: prompts.Prompt | npt.ArrayLike) -> npt.ArrayLike:
         """The ids, given text or ids."""

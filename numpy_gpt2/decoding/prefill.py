@@ -2,25 +2,36 @@
 
 A long text is read in pieces, each of which continues the past of the piece before. In attention, each token has a
 score for every token up to it, in every head: for a long text in one piece, these scores would take much memory, and
-half of them would be masked. This is the only place that cuts a prompt.
+half of them would be masked. This is the only place that cuts a prompt. `pipeline.py` reads several pieces at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
 from .. import model
-from ..cache import Past
+from ..cache import LayerPast, Past
+from ..machine import threads
 from ..params import Array, Params
 from ..text.padding import pad_right
 
 # Tokens read at once, of all texts together: fewer make slower products, more take more memory.
 TOKENS_AT_ONCE = 256
+
+# The same where several threads read, each a piece: larger ones make more of the scores be masked.
+TOKENS_PER_WORKER = 128
+
+# Fewer tokens for each thread are read in one piece, by products on all threads.
+FEWEST_PER_WORKER = 32
+
+
+T = TypeVar("T")
 
 
 class Reading(threading.local):
@@ -73,13 +84,13 @@ def read(
 
 
 def run_on_pieces(
-    run: Callable[..., Any],
+    run: Callable[..., T],
     ids: Array,
     params: Params,
     n_head: int,
     past: Past | None = None,
     token_type_ids: Array | None = None,
-) -> list[Any]:
+) -> list[T]:
     """Embeds texts piece by piece, and runs a function with the arguments of `model.transformer` on each piece.
 
     If that is interrupted, the past is as it was before.
@@ -90,22 +101,57 @@ def run_on_pieces(
         What the function returns for each piece.
     """
     n_batch, n_seq = ids.shape
-    at_once = _reading.tokens_at_once
-    length = n_seq if at_once is None else max(1, at_once // n_batch)
+    length, n_workers = plan(n_batch, n_seq, params)
     if past is None and n_seq > length:
         past = Past(params, n_head, n_batch, capacity=n_seq)
-    lengths = past and past.lengths.copy()
-    results = []
+
+    def run_piece(start: int, past: Past | None) -> T:
+        piece = slice(start, start + length)
+        x = embed(ids[:, piece], params, past, None if token_type_ids is None else token_type_ids[:, piece])
+        return run(x, params, n_head, past)
+
+    starts = range(0, n_seq, length)
+    if past is None:
+        return [run_piece(0, past)]
+    with lengths_restored(past):
+        if n_workers == 1 or len(starts) == 1:
+            return [run_piece(start, past) for start in starts]
+        from .pipeline import run_in_pipeline
+
+        results = run_in_pipeline(run_piece, past, starts, n_workers)
+        past.lengths += n_seq
+        return results
+
+
+def plan(n_batch: int, n_seq: int, params: Params) -> tuple[int, int]:
+    """The length of the pieces in which texts are read, and how many threads read at the same time."""
+    at_once = _reading.tokens_at_once
+    if at_once is None:
+        return n_seq, 1
+    n_workers = count_workers(params, at_most=n_batch * n_seq // FEWEST_PER_WORKER) if n_seq > 1 else 1
+    if n_workers == 1:
+        return max(1, at_once // n_batch), 1
+    longest = max(1, min(at_once, TOKENS_PER_WORKER) // n_batch)
+    n_pieces = n_workers * math.ceil(n_seq / (n_workers * longest))  # as many for each thread
+    return math.ceil(n_seq / n_pieces), n_workers
+
+
+def count_workers(params: Params, at_most: int) -> int:
+    """How many threads read pieces at the same time: as many as matrix products use, but one for a GPU."""
+    if at_most < 2 or not isinstance(params.wte, np.ndarray):
+        return 1
+    return min(threads.count_threads() or 1, at_most)
+
+
+@contextlib.contextmanager
+def lengths_restored(past: Past) -> Iterator[None]:
+    """Within this context, an exception makes the past forget what it was given."""
+    lengths = past.lengths.copy()
     try:
-        for i in range(0, n_seq, length):
-            types = None if token_type_ids is None else token_type_ids[:, i : i + length]
-            x = embed(ids[:, i : i + length], params, past, types)
-            results.append(run(x, params, n_head, past))
+        yield
     except BaseException:
-        if past:
-            past.lengths[:] = lengths
+        past.lengths[:] = lengths
         raise
-    return results
 
 
 def logits(
@@ -132,10 +178,60 @@ def read_prompts(prompts: Sequence[Sequence[int]], params: Params, n_head: int, 
     index = [index_of.setdefault(tuple(prompt), len(index_of)) for prompt in prompts]
     ids, lengths, _ = pad_right([*index_of], pad=0)  # [n_distinct, n_seq]
     past = Past(params, n_head, len(ids), capacity)
-    x = read(ids, params, n_head, past)
+
+    def read_ends(x: Array, params: Params, n_head: int, past: Past) -> dict[int, Array]:
+        """The vectors at the ends of texts, by the number of the text."""
+        ends = lengths - 1 - past.lengths
+        ended = np.flatnonzero((0 <= ends) & (ends < x.shape[1]))
+        if not len(ended):
+            fill(x, params, n_head, past)
+            return {}
+        x = model.transformer(x, params, n_head, past)
+        return {i: x[i, ends[i]] for i in ended}
+
+    found = {i: x for piece in run_on_pieces(read_ends, ids, params, n_head, past) for i, x in piece.items()}
     past.lengths[:] = lengths
-    last = x[np.arange(len(ids), like=x), np.asarray(lengths - 1, like=x)]
+    last = np.stack([found[i] for i in range(len(ids))])
     return (past, last) if len(index_of) == len(prompts) else (past.select(index), last[index])
+
+
+class FilledError(Exception):
+    """The keys and values of the last block are stored."""
+
+
+class LastLayerPast(LayerPast):
+    """The part of the last block of a past that is only to be filled."""
+
+    def append(self, k: Array, v: Array) -> NoReturn:
+        """Stores the keys and values; what would be computed with them is not needed.
+
+        Raises:
+            FilledError: always.
+        """
+        super().append(k, v)
+        raise FilledError
+
+
+class FilledPast(Past):
+    """A view of a past that is only to be filled."""
+
+    def __init__(self, past: Past) -> None:
+        self.__dict__ |= vars(past)
+        self._past = past
+
+    def layers(self, n_seq: int) -> Iterator[LayerPast]:  # type: ignore[override]  # one after another
+        """The part of each block."""
+        for number, layer_past in enumerate(self._past.layers(n_seq), start=1):
+            yield LastLayerPast(*layer_past) if number == len(self.params.h) else layer_past
+
+
+def fill(x: Array, params: Params, n_head: int, past: Past) -> None:
+    """Like `model.transformer`, but leaves out whatever of the last block does not end up in the past."""
+    n_seq = x.shape[1]
+    with contextlib.suppress(FilledError):
+        model.transformer(x, params, n_head, FilledPast(past))
+        return
+    past.lengths += n_seq
 
 
 def reread(past: Past, ids: Sequence[int], params: Params, n_head: int) -> None:

@@ -1,18 +1,45 @@
-"""How many threads NumPy's matrix products use."""
+"""How many threads NumPy's matrix products use.
+
+The number belongs to the whole process. It is the user's: whatever changes it here changes it back.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy  # noqa: F401  (threadpoolctl finds only libraries that are loaded, and this loads NumPy's)
 
 log = logging.getLogger(__name__)
 
+# A model with fewer parameters computes on one thread, unless `set_threads` says otherwise.
+SMALL = 2**24
+
+T = TypeVar("T")
+
+
+@dataclass
+class State:
+    """What the process has been told."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_set: bool = False  # whether the user has set the number
+    n_on_one: int = 0  # how many callers are within `on_one`
+    numbers: list[int] = field(default_factory=list)  # the number of each library while there are such callers
+
+
+_state = State()
+
 
 def set_threads(n: int) -> None:
-    """Makes matrix products use n threads from now on, in the whole process.
+    """Makes matrix products use n threads from now on, in the whole process and for models of every size.
 
     Where NumPy multiplies with a library whose threads cannot be set at run time, such as Accelerate on macOS,
     nothing changes and a warning is logged.
@@ -22,20 +49,79 @@ def set_threads(n: int) -> None:
     """
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"the number of threads must be 1 or more, not {n!r}")
-    libraries = blas_libraries()
-    if not libraries:
+    if not blas_libraries():
         log.warning("the number of threads stays as it is: NumPy multiplies with a library that cannot be told it")
-    for library in libraries:
-        library.set_num_threads(min(int(n), 2**15))  # a C int; the library itself takes no more than it can use
+    numbers = [min(int(n), 2**15)] * len(blas_libraries())  # a C int; the library takes no more than it can use
+    with _state.lock:
+        _state.is_set = True
+        if _state.n_on_one:
+            _state.numbers = numbers
+        else:
+            tell(numbers)
 
 
 def count_threads() -> int | None:
-    """How many threads matrix products use, or None where NumPy's library cannot be asked."""
-    return max((library.num_threads for library in blas_libraries()), default=None)
+    """How many threads matrix products use outside of `on_one`, or None where NumPy's library cannot be asked."""
+    with _state.lock:
+        return max(_state.numbers if _state.n_on_one else ask(), default=None)
 
 
+@contextlib.contextmanager
+def on_one() -> Iterator[None]:
+    """Within this context, each matrix product of the process uses one thread.
+
+    Several threads may be within it at once; when the last of them leaves, the number is what it was before.
+    """
+    with _state.lock:
+        _state.n_on_one += 1
+        if _state.n_on_one == 1:
+            _state.numbers = ask()
+            tell([1] * len(_state.numbers))
+    try:
+        yield
+    finally:
+        with _state.lock:
+            _state.n_on_one -= 1
+            if not _state.n_on_one:
+                tell(_state.numbers)
+
+
+def fitting(n_parameters: int) -> contextlib.AbstractContextManager[None]:
+    """The context for passes of a model of this size: `on_one` for a small one, unless the user has set a number.
+
+    The products of a small model are too short to gain from several threads. And the threads of a product wait for each
+    other: when another process takes one core for a moment, all of them stand still.
+    """
+    return on_one() if n_parameters < SMALL and not _state.is_set else contextlib.nullcontext()
+
+
+def fitted(steps: Iterator[T], n_parameters: int) -> Iterator[T]:
+    """The same steps, each of them taken within `fitting`, so that the number is the user's between them."""
+    while True:
+        with fitting(n_parameters):
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+        yield step
+
+
+@functools.cache
 def blas_libraries() -> list[Any]:
-    """The libraries for matrix products that are loaded."""
+    """The libraries for matrix products that are loaded; none where threads cannot be, as in Pyodide."""
+    if sys.platform == "emscripten":
+        return []
     from threadpoolctl import ThreadpoolController
 
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def ask() -> list[int]:
+    """The number of threads of each library."""
+    return [library.num_threads for library in blas_libraries()]
+
+
+def tell(numbers: list[int]) -> None:
+    """Sets the number of threads of each library."""
+    for library, n in zip(blas_libraries(), numbers, strict=True):
+        library.set_num_threads(n)
