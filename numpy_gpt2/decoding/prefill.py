@@ -11,15 +11,17 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from .. import model
-from ..cache import LayerPast, Past
+from ..cache import Past
 from ..machine import threads
 from ..params import Array, Params
 from ..text.padding import pad_right
+from . import filling
 
 # Tokens read at once, of all texts together: fewer make slower products, more take more memory.
 TOKENS_AT_ONCE = 256
@@ -178,60 +180,11 @@ def read_prompts(prompts: Sequence[Sequence[int]], params: Params, n_head: int, 
     index = [index_of.setdefault(tuple(prompt), len(index_of)) for prompt in prompts]
     ids, lengths, _ = pad_right([*index_of], pad=0)  # [n_distinct, n_seq]
     past = Past(params, n_head, len(ids), capacity)
-
-    def read_ends(x: Array, params: Params, n_head: int, past: Past) -> dict[int, Array]:
-        """The vectors at the ends of texts, by the number of the text."""
-        ends = lengths - 1 - past.lengths
-        ended = np.flatnonzero((0 <= ends) & (ends < x.shape[1]))
-        if not len(ended):
-            fill(x, params, n_head, past)
-            return {}
-        x = model.transformer(x, params, n_head, past)
-        return {i: x[i, ends[i]] for i in ended}
-
+    read_ends = partial(filling.read_ends, ends=lengths - 1)
     found = {i: x for piece in run_on_pieces(read_ends, ids, params, n_head, past) for i, x in piece.items()}
     past.lengths[:] = lengths
     last = np.stack([found[i] for i in range(len(ids))])
     return (past, last) if len(index_of) == len(prompts) else (past.select(index), last[index])
-
-
-class FilledError(Exception):
-    """The keys and values of the last block are stored."""
-
-
-class LastLayerPast(LayerPast):
-    """The part of the last block of a past that is only to be filled."""
-
-    def append(self, k: Array, v: Array) -> NoReturn:
-        """Stores the keys and values; what would be computed with them is not needed.
-
-        Raises:
-            FilledError: always.
-        """
-        super().append(k, v)
-        raise FilledError
-
-
-class FilledPast(Past):
-    """A view of a past that is only to be filled."""
-
-    def __init__(self, past: Past) -> None:
-        self.__dict__ |= vars(past)
-        self._past = past
-
-    def layers(self, n_seq: int) -> Iterator[LayerPast]:  # type: ignore[override]  # one after another
-        """The part of each block."""
-        for number, layer_past in enumerate(self._past.layers(n_seq), start=1):
-            yield LastLayerPast(*layer_past) if number == len(self.params.h) else layer_past
-
-
-def fill(x: Array, params: Params, n_head: int, past: Past) -> None:
-    """Like `model.transformer`, but leaves out whatever of the last block does not end up in the past."""
-    n_seq = x.shape[1]
-    with contextlib.suppress(FilledError):
-        model.transformer(x, params, n_head, FilledPast(past))
-        return
-    past.lengths += n_seq
 
 
 def reread(past: Past, ids: Sequence[int], params: Params, n_head: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextvars
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -119,7 +120,7 @@ class TestOrder:
         assert len(used) <= n_workers
         assert threading.get_ident() not in used
         assert len(seen) == 2 * len(starts) * HPARAMS.n_layer
-        for before, after in zip(starts, starts[1:], strict=False):
+        for before, after in itertools.pairwise(starts):
             for number in range(HPARAMS.n_layer):
                 assert seen.index(("leaves", before, number)) < seen.index(("enters", after, number))
 
@@ -127,7 +128,12 @@ class TestOrder:
         gpt2 = random_model(HPARAMS)
         found: list[list[int]] = []
         original = layers.gelu
-        monkeypatch.setattr(layers, "gelu", lambda x: found.append(blas_threads()) or original(x))
+
+        def gelu(x: Any) -> Any:
+            found.append(blas_threads())
+            return original(x)
+
+        monkeypatch.setattr(layers, "gelu", gelu)
         prefill.read(random_ids(HPARAMS, 1, 18), gpt2.params, HPARAMS.n_head)
         assert {n for numbers in found for n in numbers} <= {1}
         assert found
@@ -140,7 +146,12 @@ class TestOrder:
         token = VARIABLE.set("as set")
         seen: set[str] = set()
         original = layers.gelu
-        monkeypatch.setattr(layers, "gelu", lambda x: seen.add(VARIABLE.get()) or original(x))
+
+        def gelu(x: Any) -> Any:
+            seen.add(VARIABLE.get())
+            return original(x)
+
+        monkeypatch.setattr(layers, "gelu", gelu)
         with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
             prefill.read(random_ids(HPARAMS, 1, 18), gpt2.params, HPARAMS.n_head)
         VARIABLE.reset(token)
@@ -186,11 +197,14 @@ class TestFailure:
                 _thread.interrupt_main()
             return original(x, params, n_head, layer_past)
 
-        monkeypatch.setattr(layers, "block", block)
-        with pytest.raises(KeyboardInterrupt):
+        def read_on() -> None:
             while True:  # the interrupt may arrive after a short text has been read
                 prefill.read(random_ids(HPARAMS, 1, 18), gpt2.params, HPARAMS.n_head, past)
                 past.lengths[:] = 0
+
+        monkeypatch.setattr(layers, "block", block)
+        with pytest.raises(KeyboardInterrupt):
+            read_on()
         assert past.lengths.tolist() == [0]
 
     def test_when_all_are_stopped_no_piece_goes_on(self) -> None:
