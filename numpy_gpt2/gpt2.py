@@ -27,6 +27,7 @@ from .machine.memory import keep_freed_memory
 from .machine.threads import count_threads, fitted, fitting
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .text.padding import Batch
+from .text.special_ids import SpecialIds
 from .text.vocabulary import find_vocabulary
 from .tokenizer import Tokenizer
 from .weights import config
@@ -44,7 +45,8 @@ class GPT2:
         tokenizer: text to ids and back; None for a model without a vocabulary, which knows only ids.
         name: what it was loaded as.
         multiple_choice_head: the second head of a double-heads model, otherwise None.
-        eos_token_ids: the tokens that end a text; by default `<|endoftext|>`, if there is a vocabulary.
+        special_ids: the tokens that end a text, and the one after which it begins; by default `<|endoftext|>`, if there
+            is a vocabulary.
     """
 
     def __init__(
@@ -54,16 +56,14 @@ class GPT2:
         tokenizer: Tokenizer | None,
         name: str,
         multiple_choice_head: Linear | None = None,
-        eos_token_ids: Iterable[int] | None = None,
+        special_ids: SpecialIds | None = None,
     ) -> None:
         self.hparams = hparams
         self.params = params
         self.tokenizer = tokenizer
         self.name = name
         self.multiple_choice_head = multiple_choice_head
-        self.eos_token_ids = (
-            config.default_eos_token_ids(tokenizer) if eos_token_ids is None else (*map(int, eos_token_ids),)
-        )
+        self.special_ids = special_ids or config.default_special_ids(tokenizer)
         keep_freed_memory()
 
     def __repr__(self) -> str:
@@ -86,7 +86,7 @@ class GPT2:
         params = backends.params_to(backend, self.params, self.hparams)
         head = self.multiple_choice_head
         head = head and Linear(*(backends.array_to(backend, array) for array in head))
-        return GPT2(self.hparams, params, self.tokenizer, self.name, head, self.eos_token_ids)
+        return GPT2(self.hparams, params, self.tokenizer, self.name, head, self.special_ids)
 
     def new_past(self, n_batch: int = 1) -> Past:
         """An empty past for n_batch texts, to give to `logits`."""
@@ -212,9 +212,7 @@ class GPT2:
         if not return_details:
             prompts.require(self.tokenizer)
         each, several = prompts.as_prompts(prompt)
-        rows = prompts.start_rows(
-            each, n_each, chosen, self.hparams, self.tokenizer, self.eos_token_ids, return_details
-        )
+        rows = prompts.start_rows(each, n_each, chosen, self.hparams, self.tokenizer, self.special_ids, return_details)
         for _ in self._steps(rows, slide, progress):
             pass
         results: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
@@ -248,7 +246,7 @@ class GPT2:
         if several and each:
             raise ValueError("stream takes one prompt at a time; generate takes several")
         (row,) = prompts.start_rows(
-            each or [""], 1, chosen, self.hparams, self.tokenizer, self.eos_token_ids, with_log_probabilities=False
+            each or [""], 1, chosen, self.hparams, self.tokenizer, self.special_ids, with_log_probabilities=False
         )
         return TextStream(row, self._steps([row], chosen.slide, progress))
 
@@ -409,7 +407,7 @@ def load(
     backend = backends.choose_backend(backend)
     dtype = checks.float_dtype(dtype)
     folder = download.locate_or_download(name_or_folder, models_dir)
-    with download.repair_advised(name_or_folder):
+    with download.repair_advised(name_or_folder, folder, models_dir):
         model = folders.read_whole(folder, lambda current: read(current, os.fspath(name_or_folder), dtype))
     model = model.to(backend)
     if log.isEnabledFor(logging.DEBUG):
@@ -432,7 +430,7 @@ def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:
         )
     params = folders.load_params(folder, hparams, tokenizer, dtype)
     head = folders.load_multiple_choice_head(folder, hparams, dtype)
-    return GPT2(hparams, params, tokenizer, name, head, config.read_eos_token_ids(folder, tokenizer))
+    return GPT2(hparams, params, tokenizer, name, head, config.read_special_ids(folder, tokenizer))
 
 
 def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
@@ -446,11 +444,13 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
         ValueError: the folder holds another model, or a vocabulary, that was not saved here; or it has the name of a
             released model, which `load` would load instead.
     """
+    if not os.fspath(folder):
+        raise ValueError("name a folder to save to; '.' is the one in which you are")
     if folder in names.NAMES:
         raise ValueError(f"{folder!r} is the name of a released model: to save to a folder, write it as './{folder}'")
     model = model.to("numpy")
-    head, ends = model.multiple_choice_head, model.eos_token_ids
-    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, ends)
+    head, special_ids = model.multiple_choice_head, model.special_ids
+    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, special_ids)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32, backend: str | None = None) -> GPT2:

@@ -22,7 +22,7 @@ from pathlib import Path
 import regex
 
 from . import checks
-from .machine.files import current_folder
+from .machine.files import read_unchanged
 from .text import memo, merging, padding, unicode, vocabulary
 from .text.added_tokens import GPT2_ROLES, Roles
 from .text.padding import Batch
@@ -188,7 +188,11 @@ class Tokenizer:
             ValueError: one of the files is not what its name says, the files do not belong together, or they
                 describe another kind of tokenizer.
         """
-        folder = current_folder(Path(folder))
+        return read_unchanged(Path(folder), lambda current: cls._read(current, n_ids), vocabulary.TWO_FILES)
+
+    @classmethod
+    def _read(cls, folder: Path, n_ids: int) -> Tokenizer:
+        """`load`, for a folder that nobody changes."""
         parts = vocabulary.read_vocabulary(folder)
         try:
             if END_OF_TEXT not in parts.special:

@@ -7,7 +7,7 @@ import argparse
 from ..hub import fetch  # noqa: F401  imported here, so that Ctrl-C while it is imported ends the command silently
 from ..hub.download import download
 from ..hub.listing import describe_models, repositories
-from ..hub.names import EMBEDDED, NAMES, ON_HUB, model_folder, source
+from ..hub.names import EMBEDDED, NAMES, ON_HUB, model_folder, source, unknown
 from .arguments import add_message_options, add_models_dir
 from .process import show
 
@@ -74,8 +74,8 @@ def names_in(args: argparse.Namespace) -> list[str]:
         ValueError: it names none, or there is no such model.
     """
     given = [each for name in args.names for each in (ON_HUB if name == "all" else [name])]
-    if unknown := [name for name in given if name != EMBEDDED and not source(name)]:
-        raise ValueError(f"there is no model {unknown[0]!r}: the names are {', '.join(NAMES)}, owner/name, all")
+    if strange := [name for name in given if name != EMBEDDED and not source(name)]:
+        raise ValueError(unknown(strange[0]))
     if not given and not args.list:
         raise ValueError(f"name a model ({', '.join(NAMES)}, or all)")
     return list(dict.fromkeys(given))

@@ -101,7 +101,7 @@ def pictures(args: argparse.Namespace) -> Any:
 
 def text_of(args: argparse.Namespace) -> str:
     """The text to look at. At a terminal, the default sentence is used."""
-    return SENTENCE if args.text is None and is_terminal(sys.stdin) else given_text(args.text)
+    return SENTENCE if args.text is None and is_terminal(sys.stdin) else given_text(args.text, exact=True)
 
 
 def check_place(args: argparse.Namespace, model: GPT2) -> None:

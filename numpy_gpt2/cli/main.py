@@ -12,6 +12,7 @@ import argparse
 import importlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -161,7 +162,8 @@ def complain(name: str, parser: ArgumentParser, given: Sequence[str], others: Se
     if not options:
         return complaint
     known = parser._option_string_actions
-    beginning = options[0] if options[0].startswith("--") else f"-{options[0]}"
+    beginning = options[0].partition("=")[0]
+    beginning = beginning if beginning.startswith("--") else f"-{beginning}"
     close = [option for option in known if option.startswith(beginning)]
     close = close or difflib.get_close_matches(options[0], known, n=1)
     return f"{complaint}; did you mean {' or '.join(close)}?" if close else complaint
@@ -170,7 +172,7 @@ def complain(name: str, parser: ArgumentParser, given: Sequence[str], others: Se
 def other_meaning(prompt: str) -> str:
     """A hint, if a prompt is the name of a file, or nearly that of a subcommand; otherwise nothing."""
     if os.path.isfile(prompt):  # noqa: PTH113  Path.is_file raises an error for a long prompt
-        return f"; did you mean `{COMMAND} < {prompt!r}`?"
+        return f"; did you mean `{COMMAND} < {shlex.quote(prompt)}`?"
     if not prompt.isalpha():
         return ""
     import difflib  # only for a prompt of one word

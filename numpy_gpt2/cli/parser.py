@@ -25,7 +25,8 @@ class ArgumentParser(argparse.ArgumentParser):
             if name.startswith("--"):
                 given[i] = "=".join([name.replace("_", "-"), *value])
         first = given[0].split("=", 1)[0] if given else ""
-        if self._subparsers and first.startswith("-") and first not in self._option_string_actions:  # of `explore`
+        is_option = first.startswith("-") and first not in ("-", "--")
+        if self._subparsers and is_option and first not in self._option_string_actions:  # of `explore`
             self.error(f"what to look at comes before the options: {self.prog} VIEW ... {first}")
         return super().parse_known_args(given, namespace)
 

@@ -106,39 +106,52 @@ def argument_text(argument: str) -> str:
     return os.fsencode(argument).decode(errors="surrogateescape")
 
 
-def given_text(argument: str | None) -> str:
+def given_text(argument: str | None, exact: bool = False) -> str:
     """The text of an argument or, if that is missing or a dash, of standard input without its last line end.
+
+    Args:
+        argument: the argument.
+        exact: as for `read_input`.
 
     Raises:
         OSError: standard input cannot be read.
     """
     if argument is None or argument == "-":
-        return read_input("-").removesuffix("\n")  # `echo` adds this line end
+        return read_input("-", exact).removesuffix("\n")  # `echo` adds this line end
     return argument_text(argument)
 
 
-def read_input(name: str) -> str:
+def read_input(name: str, exact: bool = False) -> str:
     """The text in a file, or that of standard input if the name is a dash.
+
+    Args:
+        name: the name.
+        exact: whether to keep carriage returns before line feeds, and a byte order mark.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: the file is not UTF-8.
     """
+    newline = "" if exact else None
     if name == "-":
-        return standard_input().read().removeprefix("\ufeff")
+        text = standard_input(newline).read()
+        return text if exact else text.removeprefix("\ufeff")
     try:
-        return read_text(Path(name))
+        return read_text(Path(name), newline, "utf-8" if exact else "utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {name}") from None
 
 
-def standard_input() -> TextIO:
-    """Standard input, in UTF-8 and with any line ends; the tokenizer complains about bytes in it that are not text.
+def standard_input(newline: str | None = None) -> TextIO:
+    """Standard input, in UTF-8; the tokenizer complains about bytes in it that are not text.
 
     A closed standard input is an empty one. To be called once, before anything is read.
+
+    Args:
+        newline: as for `open`; by default, every line end is read as a line feed.
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline=None)
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline=newline)
     return sys.stdin or io.StringIO()
 
 

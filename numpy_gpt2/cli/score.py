@@ -109,12 +109,12 @@ def text_of(args: argparse.Namespace) -> tuple[str, str]:
         return argument_text(args.text), "the text"
     if args.file not in (None, "-"):
         try:
-            return read_input(args.file), args.file
+            return read_input(args.file, exact=True), args.file
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; --text scores a text itself") from None
     if args.file is None and is_terminal(sys.stdin):
         args.parser.error("name a file, or give the text itself with --text")
-    return read_input("-"), "standard input"
+    return read_input("-", exact=True), "standard input"
 
 
 def encode(text: str, tokenizer: Tokenizer) -> tuple[array[int], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ import numpy as np
 from .. import checks, sampling
 from ..params import Array, HParams
 from ..text.padding import Batch
+from ..text.special_ids import SpecialIds
 from ..tokenizer import Tokenizer
 from .assistant import Assistant, check_assistant
 from .detokenizer import Detokenizer
@@ -27,7 +28,7 @@ def start_rows(
     options: Options,
     hparams: HParams,
     tokenizer: Tokenizer | None,
-    eos_token_ids: Collection[int] = (),
+    special_ids: SpecialIds = SpecialIds(),  # noqa: B008
     with_log_probabilities: bool = True,
 ) -> list[Row]:
     """The rows of a batch: n_each for each prompt.
@@ -38,8 +39,8 @@ def start_rows(
         prompts: text or token ids.
         n_each: the number of rows for each prompt.
         options: how to continue the prompts.
-        hparams, tokenizer: those of the model.
-        eos_token_ids, with_log_probabilities: as for `Row`.
+        hparams, tokenizer, special_ids: those of the model.
+        with_log_probabilities: as for `Row`.
 
     Raises:
         ValueError: a prompt cannot be read or is too long, the options are about text and there is no vocabulary,
@@ -52,7 +53,7 @@ def start_rows(
     encoded = []
     for number, prompt in enumerate(prompts, start=1):
         try:
-            ids = encode_prompt(prompt, hparams, tokenizer, options.slide)
+            ids = encode_prompt(prompt, hparams, tokenizer, options.slide, special_ids.bos_token_id)
             encoded.append((prompt, ids, options.count_new_tokens(len(ids))))
         except ValueError as error:
             raise ValueError(f"prompt {number}: {error}" if len(prompts) > 1 else str(error)) from None
@@ -65,7 +66,8 @@ def start_rows(
             rng = np.random.default_rng(next(streams))
             choose, drafter = choose_and_draft(options, hparams, rng)
             detokenizer = Detokenizer(tokenizer, options.stop, before) if tokenizer else None
-            rows.append(Row(ids, choose, max_new_tokens, eos_token_ids, detokenizer, with_log_probabilities, drafter))
+            ends = special_ids.eos_token_ids
+            rows.append(Row(ids, choose, max_new_tokens, ends, detokenizer, with_log_probabilities, drafter))
     return rows
 
 
@@ -80,8 +82,12 @@ def choose_and_draft(
     return partial(sampling.next_token, rng=rng, **options.sampling), Lookup(n_most) if n_most else None
 
 
-def encode_prompt(prompt: Prompt, hparams: HParams, tokenizer: Tokenizer | None, slide: bool) -> list[int]:
-    """The ids of a prompt. For an empty one, `<|endoftext|>`, after which the model begins a new text.
+def encode_prompt(
+    prompt: Prompt, hparams: HParams, tokenizer: Tokenizer | None, slide: bool, bos_token_id: int | None = None
+) -> list[int]:
+    """The ids of a prompt. For an empty one, the token after which the model begins a new text.
+
+    That is bos_token_id or, if it is None, `<|endoftext|>`.
 
     Raises:
         ValueError: the prompt is text and there is no vocabulary, its ids are not ids of this model, or there
@@ -89,8 +95,10 @@ def encode_prompt(prompt: Prompt, hparams: HParams, tokenizer: Tokenizer | None,
     """
     if isinstance(prompt, str):
         prompt = require(tokenizer).encode(prompt)
-    empty = isinstance(prompt, Sized) and len(prompt) == 0
-    batch = checks.check_ids([tokenizer.end_of_text] if tokenizer and empty else prompt, hparams)
+    if isinstance(prompt, Sized) and len(prompt) == 0:
+        first = tokenizer.end_of_text if tokenizer and bos_token_id is None else bos_token_id
+        prompt = [] if first is None else [first]
+    batch = checks.check_ids(prompt, hparams)
     if len(batch) > 1:
         raise ValueError("a prompt is one row of token ids, and this is several")
     if not slide:

@@ -13,12 +13,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..machine.files import locked
+from ..text.added_tokens import CONFIG
 from ..text.vocabulary import ONE_FILE, TWO_FILES
+from ..tokenizer import Tokenizer
+from ..weights.config import is_written_here
 from ..weights.folder import INDEX, TENSORS, holds_model
 from ..weights.safetensors import read_index
 from ..weights.tensorflow import check_tensorflow
 from . import files, huggingface
-from .names import ON_HUB, RELEASED, Source, locate, source
+from .names import RELEASED, Source, locate, source
 
 if TYPE_CHECKING:
     from .fetch import Fetcher
@@ -36,8 +39,15 @@ def locate_or_download(model: str | os.PathLike[str], models_dir: str | os.PathL
 
 
 @contextlib.contextmanager
-def repair_advised(model: str | os.PathLike[str]) -> Iterator[None]:
-    """Adds to the message of an error in the files of a model from the hub that `download` repairs them.
+def repair_advised(
+    model: str | os.PathLike[str], folder: Path, models_dir: str | os.PathLike[str] | None = None
+) -> Iterator[None]:
+    """Within this context, the message of an error also says how to repair the model, where `download` does so.
+
+    Args:
+        model: a name, or a folder.
+        folder: the folder from which it is loaded.
+        models_dir: as for `download`.
 
     Raises:
         FileNotFoundError, ValueError: as the error.
@@ -46,10 +56,13 @@ def repair_advised(model: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except (FileNotFoundError, ValueError) as error:
         named = source(model)
-        if not named or named.name not in ON_HUB:
+        if not named or not named.repository or folder != named.folder(models_dir):
             raise
+        if named.name in RELEASED:
+            files.refuse_strays(folder, needed(named, folder), verify=True)
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f"{error}; `numpy-gpt2 download {named.name}` repairs it") from error
+        where = f" --models-dir {models_dir}" if models_dir else ""
+        raise kind(f"{error}; `numpy-gpt2 download {named.name}{where}` repairs it") from error
 
 
 def download(
@@ -88,13 +101,15 @@ def download(
     verify = verify and named.name in RELEASED
     if is_intact(named, folder, verify):
         return folder
+    if not named.repository:
+        remove_damaged_vocabulary(folder)
     if named.name in RELEASED:
         files.refuse_strays(folder, needed(named, folder), verify)
     snapshot = None if models_dir or base_url else named.snapshot()
     if snapshot and not files.complaints(snapshot, files_in(snapshot), verify):
         return snapshot
     if not named.repository and not files.is_converted(folder):
-        check_tensorflow(folder / "model.ckpt")
+        check_tensorflow(name, name)
     from .fetch import Fetcher
 
     fetcher = fetcher or Fetcher(token=huggingface.token(), token_for=huggingface.endpoint())
@@ -228,6 +243,15 @@ def is_damaged_conversion(named: Source, folder: Path) -> bool:
     """Whether a folder of one of OpenAI's models has a damaged `model.safetensors`, made from the checkpoint."""
     is_there = not named.repository and (folder / TENSORS).exists()
     return is_there and files.complaint(files.load_safetensors, folder) is not None
+
+
+def remove_damaged_vocabulary(folder: Path) -> None:
+    """Removes the files that a conversion wrote beside OpenAI's vocabulary, if they keep it from loading."""
+    config = folder / "config.json"
+    if config.exists() and is_written_here(config) and files.complaint(Tokenizer.load, folder):
+        for file in (folder / name for name in (*TWO_FILES, CONFIG) if (folder / name).exists()):
+            log.warning("%s does not load, and is removed: the vocabulary is there in OpenAI's files, too", file)
+            file.unlink()
 
 
 def look_up(job: Job) -> list[str]:

@@ -103,7 +103,7 @@ class Fetcher:
         self.pauses = pauses
         self.clock = clock
         self.token = token
-        self.token_for = f"{token_for}/"
+        self.token_for = f"{token_for}/".lower()  # as requests writes hosts
 
     def ask(self, url: str) -> Remote:
         """Asks the server about a file, without receiving it; once, until the file is fetched.
@@ -281,7 +281,7 @@ class Fetcher:
                 method,
                 address,
                 headers={"Accept-Encoding": "identity", **(headers or {})},  # without compression in transit
-                auth=self._authorize if self.token and address.startswith(self.token_for) else None,
+                auth=self._authorize if self.token and address.lower().startswith(self.token_for) else None,
                 stream=True,
                 timeout=self.timeout,
                 allow_redirects=False,
@@ -333,7 +333,7 @@ def write(opened: io.FileIO, chunk: bytes, file: Path) -> None:
             chunk = chunk[opened.write(chunk) :]
     except OSError as error:
         raise OSError(
-            f"{file} cannot be written ({error.strerror or error}); the partial file is kept: make room, then try again"
+            f"{file} cannot be written ({error.strerror or error}); make room, then try again: it will be resumed"
         ) from error
 
 

@@ -19,7 +19,7 @@ from ..params import count_params
 from ..text.added_tokens import ADDED, CONFIG, ROLES_MAP
 from ..text.vocabulary import ONE_FILE, OPENAI, TWO_FILES, read_merges, read_tokens
 from ..tokenizer import Tokenizer
-from ..weights.config import read_config, read_eos_token_ids, read_hparams, read_hparams_file
+from ..weights.config import read_config, read_hparams, read_hparams_file, read_special_ids
 from ..weights.folder import INDEX, TENSORS, find_tensors, read_tensors
 from ..weights.safetensors import open_file, read_index
 
@@ -146,12 +146,12 @@ def refuse_strays(folder: Path, names: Iterable[str], verify: bool) -> None:
     """
     own = [name for name in names if not is_large(name)]
     strays = [name for name in READERS if name not in own and not is_large(name) and (folder / name).exists()]
-    problem = problem_in_copy(folder, own, strays, verify)
-    if not strays or not problem or problem_in_copy(folder, own, [], verify):
+    problem = problem_in_copy(folder, own, strays, verify) if strays else ""
+    if not problem or problem_in_copy(folder, own, [], verify):
         return
     single = [name for name in strays if not problem_in_copy(folder, own, [n for n in strays if n != name], verify)]
     culprits = " and ".join(str(folder / name) for name in single[:1] or strays)
-    raise ValueError(f"the model in {folder} does not load because of {culprits}, no part of it: {problem}; remove it")
+    raise ValueError(f"the model in {folder} does not load because of {culprits}, no part of it: remove it ({problem})")
 
 
 def problem_in_copy(folder: Path, own: Iterable[str], others: Iterable[str], verify: bool) -> str:
@@ -178,7 +178,7 @@ def check_configs(folder: Path) -> None:
         FileNotFoundError, ValueError: they do not load.
     """
     read_hparams(folder)
-    read_eos_token_ids(folder, None)
+    read_special_ids(folder, None)
 
 
 def load_safetensors(folder: Path) -> bool:

@@ -28,7 +28,8 @@ def repositories(models_dir: str | None = None) -> list[str]:
     """The names of the models that have been fetched from the hub as `owner/name`, with or without a revision."""
     folder = models_folder(models_dir)
     paths = [file.parent.relative_to(folder).as_posix() for file in sorted(folder.glob("*/*/config.json"))]
-    return [unquote(path) for path in paths]
+    found = [unquote(path) for path in paths if path.partition("/")[0] not in RELEASED]
+    return [name for name in found if (named := source(name)) and named.name == name]
 
 
 def describe(name: str, models_dir: str | None) -> str:

@@ -30,9 +30,8 @@ ON_HUB = {name: HParams(50257, 1024, *shape) for name, shape in SHAPES.items()}
 RELEASED = {**ON_HUB, **{openai: ON_HUB[hub] for openai, hub in HUB_NAMES.items()}}
 NAMES = (EMBEDDED, *RELEASED)
 OWNERS = dict.fromkeys(ON_HUB, "openai-community") | {"distilgpt2": "distilbert"}  # of the repositories on the hub
-REPOSITORY = re.compile(  # [owner/]name[@revision], or the address of its page
-    r"(?:https://huggingface\.co/)?(?:(\w[\w.-]*)/)?(\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII
-)
+REPOSITORY = re.compile(r"(?:(\w[\w.-]*)/)?(\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)  # [owner/]name[@revision]
+PAGE = re.compile(r"https://huggingface\.co/([^/]+/[^/]+?)(?:/tree/(.+?))?/?")  # the address of a repository's page
 
 OPENAI = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 DATA = Path(__file__).parent.parent / "data"  # the data files of the package
@@ -77,6 +76,8 @@ def source(model: str | os.PathLike[str]) -> Source | None:
         return None
     if model in HUB_NAMES:
         return Source(model)
+    if page := PAGE.fullmatch(model):
+        model = "@".join(filter(None, page.groups()))
     match = REPOSITORY.fullmatch(model)
     owner, name, revision = match.groups("") if match else ("", "", "")
     owner = owner or OWNERS.get(name, "")
@@ -105,17 +106,23 @@ def model_folder(model: str | os.PathLike[str], models_dir: str | os.PathLike[st
     is_path = not isinstance(model, str) or bool({os.sep, os.altsep} & {*model})
     if (named := source(model)) and not (is_path and expand(model).is_dir()):
         return named.folder(models_dir)
+    if "://" in str(model):
+        raise ValueError(f"{model} is not the address of a model: https://huggingface.co/owner/name would be one")
     if not is_path and not (model and Path(model).is_dir()):
-        import difflib  # not needed, and so not imported, when nothing is wrong
-
-        model = str(model)
-        close = difflib.get_close_matches(model.casefold().replace("_", "-"), [name.casefold() for name in NAMES], n=1)
-        hint = "".join(f" (did you mean {name!r}?)" for name in NAMES if name.casefold() in close)
-        raise ValueError(
-            f"there is no model {model!r}{hint}: the names are {', '.join(NAMES)}, and owner/name for any GPT-2 on "
-            f"Hugging Face's hub; a folder is written with a separator, as .{os.sep}{model or 'folder'}"
-        )
+        raise ValueError(unknown(str(model)))
     return expand(model)
+
+
+def unknown(model: str) -> str:
+    """What to say about a string that is no model: the names, and the one that is nearest."""
+    import difflib  # not needed, and so not imported, when nothing is wrong
+
+    close = difflib.get_close_matches(model.casefold().replace("_", "-"), [name.casefold() for name in NAMES], n=1)
+    hint = "".join(f" (did you mean {name!r}?)" for name in NAMES if name.casefold() in close)
+    return (
+        f"there is no model {model!r}{hint}: the names are {', '.join(NAMES)}, and owner/name for any GPT-2 on "
+        f"Hugging Face's hub; a folder is written with a separator, as .{os.sep}{model or 'folder'}"
+    )
 
 
 def locate(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None = None) -> Path | None:

@@ -12,9 +12,11 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # how file systems say so
 
@@ -23,19 +25,20 @@ WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # how file systems 
 SAVING, SAVED = ".numpy_gpt2.saving", ".numpy_gpt2.saved"
 
 
-def read_text(file: Path, newline: str | None = None) -> str:
-    """Reads a text file, without the byte order mark that it may begin with.
+def read_text(file: Path, newline: str | None = None, encoding: str = "utf-8-sig") -> str:
+    """Reads a text file, by default without the byte order mark that it may begin with.
 
     Args:
         file: the file.
         newline: as for `open`; by default, every line end is read as a line feed.
+        encoding: "utf-8" to keep a byte order mark.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not UTF-8.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline=newline) as opened:
+        with file.open(encoding=encoding, newline=newline) as opened:
             return opened.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"{file.name} is missing in {file.parent}") from None
@@ -202,6 +205,42 @@ def settle(folder: Path, names: Iterable[str]) -> None:
 def current_folder(folder: Path) -> Path:
     """Where the files of a folder are to be read: in it, or where a `replace_files` has just completed new ones."""
     return folder / SAVED if (folder / SAVED).exists() else folder
+
+
+def read_unchanged(folder: Path, read: Callable[[Path], T], names: Iterable[str]) -> T:
+    """Reads files of a folder, all of them from before or all from after a `replace_files` of another process.
+
+    Args:
+        folder: the folder.
+        read: called with the folder in which the files are; called again if they were replaced meanwhile.
+        names: files that change whenever the folder does.
+
+    Returns:
+        What `read` returns.
+
+    Raises:
+        Whatever `read` raises, about a folder that stays the same.
+    """
+    while True:
+        before = state(folder, names)
+        try:
+            result = read(current_folder(folder))
+        except (OSError, ValueError):
+            if state(folder, names) == before:
+                raise
+        else:
+            if state(folder, names) == before:
+                return result
+
+
+def state(folder: Path, names: Iterable[str]) -> list[tuple[int, int]]:
+    """What changes when files of a folder are replaced: the files, and whether others wait for their place."""
+    found = []
+    for name in (SAVED, *names):  # in this order, since the files change while there are new ones
+        with contextlib.suppress(OSError):
+            status = (folder / name).stat()
+            found.append((status.st_mtime_ns, status.st_size))
+    return found
 
 
 def sync(file: Path) -> None:

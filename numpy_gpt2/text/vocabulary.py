@@ -336,6 +336,9 @@ def check_added_tokens(vocabulary: Vocabulary) -> None:
     special = [AddedToken(token, special=True, normalized=False) for token in vocabulary.special]
     check_order(special + [AddedToken(token, special=False, normalized=True) for token in vocabulary.added])
     for role, value in vocabulary.roles.items():
-        tokens = {value} if isinstance(value, str) else {*value} - {*vocabulary.added}
-        if role not in (*ROLES, EXTRA[1]) or not tokens <= {*vocabulary.special}:
-            raise ValueError(f"the role {role!r} of {value!r} is not known here, or not that of a special token")
+        tokens = [value] if role in ROLES else value
+        if role not in (*ROLES, EXTRA[1]) or not isinstance(tokens, Sequence) or isinstance(tokens, str):
+            raise ValueError(f"the role {role!r} of {value!r} is not known here")
+        known = vocabulary.special if role in ROLES else (*vocabulary.special, *vocabulary.added)
+        if strange := [token for token in tokens if token not in known]:
+            raise ValueError(f"{strange[0]!r}, which has the role {role!r}, is not one of the special tokens")

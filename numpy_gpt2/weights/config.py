@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from .. import checks
 from ..machine.files import read_object, write_json
 from ..params import HParams
+from ..text.special_ids import SpecialIds
 from ..tokenizer import Tokenizer
 
 WRITTEN_BY = "numpy_gpt2"  # marks a config.json that this package wrote
@@ -107,31 +107,44 @@ def is_tied(folder: Path) -> bool:
     return not file.exists() or bool(read_object(file).get("tie_word_embeddings", True))
 
 
-def read_eos_token_ids(folder: Path, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """The tokens that end a text, as transformers finds them: in `generation_config.json` or else `config.json`.
+def read_special_ids(folder: Path, tokenizer: Tokenizer | None) -> SpecialIds:
+    """The tokens that have a use, as transformers finds them: in `generation_config.json` or else `config.json`.
 
-    If the file that counts says nothing, no token ends a text. In OpenAI's layout it is `<|endoftext|>`.
+    Where the file that counts says nothing, no token has the use. In OpenAI's layout, `<|endoftext|>` ends and begins
+    a text.
 
     Args:
         folder: the folder.
         tokenizer: its tokenizer; None for a model without a vocabulary.
 
     Raises:
-        ValueError: a file is not JSON, or gives something else than one id, several or none.
+        ValueError: a file is not JSON, or gives something else than an id, several ids that end a text, or none.
     """
     for file in folder / "generation_config.json", folder / "config.json":
         if file.exists():
-            said = read_object(file).get("eos_token_id")
-            ids = said if isinstance(said, list) else [] if said is None else [said]
-            if not all(type(id) is int for id in ids):
-                raise ValueError(f"{file}: eos_token_id must be a token id, or a list of them, not {said!r}")
-            return tuple(ids)
-    return default_eos_token_ids(tokenizer)
+            said = read_object(file)
+            ends, *others = (token_ids(file, said, name) for name in ("eos_token_id", "bos_token_id", "pad_token_id"))
+            return SpecialIds(tuple(ends), *(ids[0] if ids else None for ids in others))
+    return default_special_ids(tokenizer)
 
 
-def default_eos_token_ids(tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """The tokens that end a text, for a model without a configuration: `<|endoftext|>`, if there is a vocabulary."""
-    return (tokenizer.end_of_text,) if tokenizer else ()
+def token_ids(file: Path, config: dict[str, Any], name: str) -> list[int]:
+    """The token ids that a configuration gives a use: one, none or, for `eos_token_id`, several.
+
+    Raises:
+        ValueError: it gives something else.
+    """
+    said = config.get(name)
+    ids = said if isinstance(said, list) and name == "eos_token_id" else [] if said is None else [said]
+    if not all(type(id) is int for id in ids):
+        several = ", or a list of them" if name == "eos_token_id" else ""
+        raise ValueError(f"{file}: {name} must be a token id{several}, not {said!r}")
+    return ids
+
+
+def default_special_ids(tokenizer: Tokenizer | None) -> SpecialIds:
+    """Those of a model without a configuration: `<|endoftext|>` ends and begins a text, if there is a vocabulary."""
+    return SpecialIds((tokenizer.end_of_text,), tokenizer.end_of_text) if tokenizer else SpecialIds()
 
 
 def check_multiple_choice(folder: Path) -> None:
@@ -203,7 +216,7 @@ def write_configs(
     tokenizer: Tokenizer | None,
     dtype: npt.DTypeLike,
     double_heads: bool = False,
-    eos_token_ids: Sequence[int] | None = None,
+    special_ids: SpecialIds | None = None,
 ) -> None:
     """Writes what `AutoModel` and `AutoTokenizer` need beside `model.safetensors`: configurations and vocabulary.
 
@@ -213,13 +226,12 @@ def write_configs(
         tokenizer: its tokenizer; None for a model without a vocabulary.
         dtype: the dtype of its parameters.
         double_heads: whether it has a multiple-choice head.
-        eos_token_ids: the tokens that end a text; by default `<|endoftext|>`, if there is a vocabulary.
+        special_ids: the tokens that have a use; by default those of `default_special_ids`.
 
     Raises:
         OSError: a file cannot be written.
     """
-    ends = [*default_eos_token_ids(tokenizer)] if eos_token_ids is None else [*eos_token_ids]
-    end_of_text = tokenizer.end_of_text if tokenizer else hparams.n_vocab - 1
+    ends, bos_token_id, pad_token_id = special_ids or default_special_ids(tokenizer)
     config = {
         **{name: accepted[0] for name, accepted in GPT2_OPTIONS.items()},
         "architectures": [DOUBLE_HEADS if double_heads else ARCHITECTURES[0]],
@@ -231,8 +243,9 @@ def write_configs(
         "embd_pdrop": 0.1,
         "attn_pdrop": 0.1,
         "resid_pdrop": 0.1,
-        "bos_token_id": end_of_text,
-        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "bos_token_id": bos_token_id,
+        "eos_token_id": ends[0] if len(ends) == 1 else [*ends] or None,
+        **({} if pad_token_id is None else {"pad_token_id": pad_token_id}),
         "use_cache": True,
         "dtype": np.dtype(dtype).name,
         "written_by": WRITTEN_BY,

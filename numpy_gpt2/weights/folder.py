@@ -14,24 +14,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from ..machine.files import (
-    SAVED,
+    T,
     current_folder,
     is_settled,
     locked,
+    read_unchanged,
     replace_files,
     settle,
     write_atomically,
 )
 from ..params import Array, HParams, Linear, Params, build, count_params, named_arrays, shapes
 from ..text.added_tokens import ADDED, CONFIG
+from ..text.special_ids import SpecialIds
 from ..text.vocabulary import ONE_FILE, OPENAI, TWO_FILES, find_vocabulary
 from ..tokenizer import Tokenizer
 from . import tensorflow
@@ -56,13 +58,10 @@ NOT_PARAMETERS = re.compile(rf"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|{SUM
 BLOCK_NUMBER = re.compile(r"(?:model/h|(?:transformer\.)?h\.)(\d+)")
 
 
-Result = TypeVar("Result")
-
-
 # Loading
 
 
-def read_whole(folder: Path, read: Callable[[Path], Result]) -> Result:
+def read_whole(folder: Path, read: Callable[[Path], T]) -> T:
     """Reads the model in a folder to which another process may be saving one: all of it from the old one or the new.
 
     What an interrupted `save` left is completed or discarded first, unless the folder cannot be written.
@@ -80,26 +79,7 @@ def read_whole(folder: Path, read: Callable[[Path], Result]) -> Result:
     if not is_settled(folder):
         with contextlib.suppress(OSError), locked(folder, wait=False):
             settle(folder, WRITTEN_FILES)
-    while True:
-        before = state(folder)
-        try:
-            result = read(current_folder(folder))
-        except (OSError, ValueError):
-            if state(folder) == before:
-                raise
-        else:
-            if state(folder) == before:
-                return result
-
-
-def state(folder: Path) -> list[tuple[int, int]]:
-    """What changes when a model is saved to a folder: which parameters it holds, and which wait for their place."""
-    found = []
-    for name in SAVED, TENSORS:  # in this order, since the parameters change while there are new files
-        with contextlib.suppress(OSError):
-            status = (folder / name).stat()
-            found.append((status.st_mtime_ns, status.st_size))
-    return found
+    return read_unchanged(folder, read, (TENSORS,))
 
 
 def load_params(
@@ -325,7 +305,7 @@ def save(
     params: Params,
     tokenizer: Tokenizer | None,
     head: Linear | None = None,
-    eos_token_ids: Sequence[int] | None = None,
+    special_ids: SpecialIds | None = None,
 ) -> None:
     """Saves a model in Hugging Face's layout, for `from_pretrained` and `load_params`.
 
@@ -338,7 +318,7 @@ def save(
         params: the parameters.
         tokenizer: the tokenizer; None for a model without a vocabulary.
         head: the multiple-choice head, if the model has one.
-        eos_token_ids: the tokens that end a text; by default `<|endoftext|>`, if there is a vocabulary.
+        special_ids: the tokens that have a use, as for `write_configs`.
 
     Raises:
         OSError: the folder cannot be written.
@@ -348,7 +328,7 @@ def save(
 
     def write(staging: Path) -> None:
         write_tensors(staging / TENSORS, hparams, lambda name, _: arrays[name], params.wte.dtype, {}, head)
-        write_configs(staging, hparams, tokenizer, params.wte.dtype, head is not None, eos_token_ids)
+        write_configs(staging, hparams, tokenizer, params.wte.dtype, head is not None, special_ids)
 
     check_replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -461,6 +441,6 @@ def holds_params(folder: Path) -> bool:
         if index.exists():
             return all((folder / name).exists() for name in read_index(index).values())
         checkpoint = tensorflow.find_checkpoint(folder)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return tensorflow.index_file(checkpoint).exists() and tensorflow.data_file(checkpoint).exists()

@@ -40,7 +40,7 @@ class CheckpointReader:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        check_tensorflow(checkpoint)
+        check_tensorflow(checkpoint, checkpoint.parent.name)
         import tensorflow as tf
 
         self.checkpoint = checkpoint
@@ -80,27 +80,28 @@ class CheckpointReader:
         return np.reshape(array, shape)
 
 
-def check_tensorflow(checkpoint: Path) -> None:
+def check_tensorflow(model: str | Path, name: str) -> None:
     """Checks that TensorFlow can be imported. It is imported for this, which takes a few seconds.
 
     Args:
-        checkpoint: the checkpoint to name in an error message.
+        model: the model to name in an error message.
+        name: its name, if it is a released one: the message then says by which name it needs no TensorFlow.
 
     Raises:
         ImportError: TensorFlow is not installed, or does not work.
     """
-    name = HUB_NAMES.get(checkpoint.parent.name, "gpt2")
-    otherwise = f"`numpy-gpt2 download {name}` fetches the released weights without TensorFlow"
+    hub = HUB_NAMES.get(name)
+    otherwise = f"; `numpy-gpt2 download {hub}` fetches the same weights without TensorFlow" if hub else ""
     if not importlib.util.find_spec("tensorflow"):
         raise ImportError(
-            f"{checkpoint} is a TensorFlow checkpoint, and reading it, which is done once, needs TensorFlow: "
-            f'pip install "numpy_gpt2[weights]"; {otherwise}'
+            f"{model} is a TensorFlow checkpoint, and reading it, which is done once, needs TensorFlow: "
+            f'pip install "numpy_gpt2[weights]"{otherwise}'
         )
     with standard_error_hidden():
         try:
             import tensorflow  # noqa: F401
         except Exception as error:  # a broken installation may raise more than ImportError
-            raise ImportError(f"TensorFlow is installed, but cannot be imported ({error}); {otherwise}") from error
+            raise ImportError(f"TensorFlow is installed, but cannot be imported ({error}){otherwise}") from error
 
 
 def checkpoint_spelling(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

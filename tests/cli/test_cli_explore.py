@@ -192,7 +192,7 @@ def test_a_text_of_one_token(args: list[str], capsys: pytest.CaptureFixture[str]
     """Its rows are the same in a table and in JSON."""
     args = ["The" if arg == TEXT else arg for arg in args]
     lines, rows = table(capsys, *args), table(capsys, *args, "--json")
-    assert [len(json.loads(row)) for row in rows]
+    assert all(len(json.loads(row)) for row in rows)
     assert len(lines) - len(rows) in (1, 2)  # the head of the table, and perhaps a title
 
 

@@ -200,3 +200,25 @@ def test_ctrl_c_ends_quietly(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         output = process.communicate()
     assert (process.returncode, output) == (130, (b"", b""))
+
+
+@pytest.mark.parametrize("text", ["\ufeffThe king\r\nlived\r\n", "The king\r\n\nlived"])
+def test_every_character_of_a_file_counts(tiny: GPT2, tmp_path: Path, text: str) -> None:
+    """Also a byte order mark, and carriage returns."""
+    file = tmp_path / "file.txt"
+    file.write_bytes(text.encode())
+    expected = main_json("--text", text)
+    assert expected["perplexity"] == pytest.approx(tiny.perplexity(text))
+    assert main_json(str(file)) == expected
+    with file.open("rb") as opened:
+        args = [sys.executable, "-m", "numpy_gpt2", "score", "-", "--json", "--model", "tiny"]
+        result = subprocess.run(args, stdin=opened, capture_output=True, check=True)
+    assert json.loads(result.stdout.splitlines()[-1]) == expected
+
+
+def main_json(*args: str) -> dict[str, float]:
+    """The figures that `score --json` prints."""
+    command = [sys.executable, "-m", "numpy_gpt2", "score", *args, "--json", "--model", "tiny"]
+    result = subprocess.run(command, capture_output=True, check=True)
+    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return figures

@@ -77,7 +77,7 @@ def test_verbose_says_where_a_model_is_loaded_from_if_not_from_its_own_folder(mo
 def test_verbose_says_what_is_loaded_and_how_it_is_computed(models_dir: Path, command: str) -> None:
     args = (*command.split(), "The king", "--model", "tiny", "--threads", "1", "--verbose")
     assert run(*args).stderr.splitlines()[0] == (
-        f"numpy_gpt2: tiny is in {model_folder('tiny')}: 6 layers, 5,853,184 parameters, fl, on numpy, threads: 1"
+        f"numpy_gpt2: tiny is in {model_folder('tiny')}: 6 layers, 5,853,184 parameters, float32, on numpy, threads: 1"
     )
 
 

@@ -211,7 +211,7 @@ class TestHints:
         (tmp_path / "story.txt").touch()
         result = run("story.txt", *SHORT)
         assert result.stdout == tiny.generate("story.txt", 4, temperature=0) + "\n"
-        assert "'story.txt' is taken for a prompt; did you mean `numpy-gpt2 < 'story.txt'`?" in result.stderr
+        assert "'story.txt' is taken for a prompt; did you mean `numpy-gpt2 < story.txt`?" in result.stderr
 
     def test_names_of_options_are_not_abbreviated(self) -> None:
         """So that `download --model` is not taken for --models-dir."""

@@ -567,7 +567,7 @@ class TestContent:
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limit.setrlimit(limit.RLIMIT_FSIZE, (room, old[1]))
         try:
-            with pytest.raises(OSError, match=rf"{file} cannot be written \(.*\); the partial file is kept: make room"):
+            with pytest.raises(OSError, match=rf"{file} cannot be written \(.*\); make room, then try again"):
                 fetcher.fetch(url, file)
         finally:
             limit.setrlimit(limit.RLIMIT_FSIZE, old)

@@ -62,5 +62,8 @@ def test_another_model_on_the_hub(put: Callable[[str], Path], tmp_path: Path) ->
     assert describe_models(["owner/name"], str(tmp_path)) == f"owner/name    11.8MB  {folder}"
     put("owner/name@refs/pr/1")
     put("gpt2")
+    for other in ("my stuff/x y", ".git/foo", "gpt2/onnx", "owner/.numpy_gpt2.saved", "openai-community/gpt2"):
+        (tmp_path / other).mkdir(parents=True, exist_ok=True)
+        shutil.copy(TINY / "hparams.json", tmp_path / other / "config.json")
     assert repositories(str(tmp_path)) == ["owner/name", "owner/name@refs/pr/1"]
     assert repositories(str(tmp_path / "nowhere")) == []

@@ -65,7 +65,11 @@ def test_a_released_model_by_the_name_of_its_repository() -> None:
 def test_the_address_of_a_page_on_the_hub_is_a_name() -> None:
     assert source("https://huggingface.co/owner/name@v1") == source("owner/name@v1")
     assert source("https://huggingface.co/openai-community/gpt2") == source("gpt2")
+    assert source("https://huggingface.co/owner/name/") == source("owner/name")
+    assert source("https://huggingface.co/owner/name/tree/v1") == source("owner/name@v1")
     assert source("https://elsewhere.example/owner/name") is None
+    with pytest.raises(ValueError, match="https://elsewhere.example/owner/name is not the address of a model"):
+        locate("https://elsewhere.example/owner/name")
 
 
 def test_each_name_has_its_own_folder(tmp_path: Path) -> None:

@@ -105,6 +105,21 @@ class TestReleased:
             numpy_gpt2.load("gpt2")
         download("gpt2")
         numpy_gpt2.load("gpt2")
+        (folder / "hparams.json").write_text("nonsense")
+        with pytest.raises(ValueError, match=f"because of {folder}/hparams.json, no part of it: remove it"):
+            numpy_gpt2.load("gpt2")
+
+    def test_the_remedy_is_for_the_folder_that_was_loaded(self, hub: Hub, tmp_path: Path) -> None:
+        folder = download("owner/model", tmp_path / "here")
+        (folder / "vocab.json").write_text("{")
+        with pytest.raises(
+            ValueError, match=f"`numpy-gpt2 download owner/model --models-dir {tmp_path}/here` repairs it$"
+        ):
+            numpy_gpt2.load("owner/model", tmp_path / "here")
+        folder.rename(tmp_path / "own")
+        with pytest.raises(ValueError, match="is not JSON") as caught:
+            numpy_gpt2.load(tmp_path / "own")
+        assert "repairs" not in str(caught.value)
 
     def test_a_large_file_with_the_right_hash_is_not_fetched_again(self, hub: Hub) -> None:
         folder = download("gpt2")

@@ -347,9 +347,20 @@ def test_a_tokenizer_made_here_gives_its_tokens_roles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "roles", [{"pad_token": "<a>"}, {"image_token": "<pad>"}, {"additional_special_tokens": ["<pad>", "<a>"]}], ids=str
+    ("roles", "complaint"),
+    [
+        ({"pad_token": "<a>"}, "'<a>', which has the role 'pad_token', is not one of the special tokens"),
+        ({"pad_token": None}, "None, which has the role 'pad_token', is not one of the special tokens"),
+        ({"pad_token": ["<pad>"]}, "['<pad>'], which has the role 'pad_token', is not one of the special tokens"),
+        ({"image_token": "<pad>"}, "the role 'image_token' of '<pad>' is not known here"),
+        ({"additional_special_tokens": "<pad>"}, "the role 'additional_special_tokens' of '<pad>' is not known here"),
+        (
+            {"additional_special_tokens": ["<pad>", "<a>"]},
+            "'<a>', which has the role 'additional_special_tokens', is not",
+        ),
+    ],
+    ids=str,
 )
-def test_a_role_that_is_not_known_or_not_that_of_a_special_token(roles: dict[str, Any]) -> None:
-    ((role, value),) = roles.items()
-    with pytest.raises(ValueError, match=re.escape(f"the role {role!r} of {value!r} is not known here, or not")):
+def test_a_role_that_is_not_known_or_not_that_of_a_special_token(roles: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
         Tokenizer({**VOCAB, "<pad>": N}, MERGES, ["<pad>"], roles=roles)

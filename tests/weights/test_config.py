@@ -15,6 +15,7 @@ from conftest import hugging_face_config, in_pytorch, random_ids, random_model
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.params import Array, HParams, named_arrays
+from numpy_gpt2.text.special_ids import SpecialIds
 from numpy_gpt2.weights.config import CONFIG_KEYS, is_written_here, read_config, read_hparams, write_configs
 from numpy_gpt2.weights.folder import hugging_face_name
 
@@ -141,7 +142,7 @@ class TestConfig:
         assert read_hparams(tmp_path) == HPARAMS
         theirs = transformers.AutoConfig.from_pretrained(tmp_path)
         expected = hugging_face_config(HPARAMS)
-        expected.eos_token_id = None  # without a vocabulary, nothing ends a text
+        expected.eos_token_id = expected.bos_token_id = None  # without a vocabulary, nothing ends or begins a text
         for name in expected.to_dict().keys() - {"architectures", "dtype", "transformers_version", "_name_or_path"}:
             assert getattr(theirs, name) == getattr(expected, name), name
         assert theirs.architectures == ["GPT2LMHeadModel"]
@@ -365,21 +366,48 @@ class TestEndOfText:
         expected = theirs.generate(torch.tensor([[1, 2]]), max_new_tokens=9, do_sample=False)[0, 2:].tolist()
         ours = numpy_gpt2.load(tmp_path)
         made = ours.generate([1, 2], 9, temperature=0, return_details=True)
-        ended = expected[-1] in ours.eos_token_ids
+        ended = expected[-1] in ours.special_ids.eos_token_ids
         assert made.ids == (expected[:-1] if ended else expected)
         assert made.finish_reason == ("end_of_text" if ended else "length")
-        assert ended == any(token in tokens.values() for token in ours.eos_token_ids)
+        assert ended == any(token in tokens.values() for token in ours.special_ids.eos_token_ids)
 
     @pytest.mark.parametrize("ends", [(), (7,), (3, 299)])
     def test_a_saved_model_keeps_it(self, tmp_path: Path, ends: tuple[int, ...]) -> None:
         model = random_model(TABLE_HPARAMS)
-        numpy_gpt2.save(GPT2(model.hparams, model.params, None, "", eos_token_ids=ends), tmp_path)
-        assert numpy_gpt2.load(tmp_path).eos_token_ids == ends
+        numpy_gpt2.save(GPT2(model.hparams, model.params, None, "", special_ids=SpecialIds(ends)), tmp_path)
+        assert numpy_gpt2.load(tmp_path).special_ids.eos_token_ids == ends
         pytest.importorskip("torch")
         theirs = pytest.importorskip("transformers").GPT2LMHeadModel.from_pretrained(tmp_path).generation_config
         assert theirs.eos_token_id == {0: None, 1: 7, 2: [3, 299]}[len(ends)]
 
+    @pytest.mark.parametrize("ids", [{"bos_token_id": 7, "pad_token_id": 9}, {"bos_token_id": 0}, {}])
+    def test_a_text_without_a_prompt_begins_as_in_transformers_also_once_saved(
+        self, tmp_path: Path, ids: dict[str, int]
+    ) -> None:
+        torch = pytest.importorskip("torch")
+        theirs = in_pytorch(random_model(TABLE_HPARAMS))
+        settings = {"bos_token_id": None, "pad_token_id": None, "eos_token_id": None, **ids}
+        for name, id in settings.items():
+            setattr(theirs.config, name, id)
+            setattr(theirs.generation_config, name, id)
+        theirs.save_pretrained(tmp_path / "theirs")
+        ours = numpy_gpt2.load(tmp_path / "theirs")
+        numpy_gpt2.save(ours, tmp_path / "ours")
+        saved = pytest.importorskip("transformers").GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()
+        assert {name: getattr(saved.generation_config, name) for name in settings} == settings
+        if "bos_token_id" not in ids:
+            with pytest.raises(ValueError, match="there are no token ids"):
+                ours.generate([[]], 5, temperature=0, return_details=True)
+            return
+        expected = saved.generate(max_new_tokens=5, do_sample=False)[0, 1:].tolist()
+        assert (
+            saved.generate(torch.tensor([[ids["bos_token_id"]]]), max_new_tokens=5, do_sample=False)[0, 1:].tolist()
+            == expected
+        )
+        for model in (ours, numpy_gpt2.load(tmp_path / "ours")):
+            assert model.generate([[]], 5, temperature=0, return_details=True)[0].ids == expected
+
     def test_without_a_configuration_it_is_that_of_the_vocabulary(self, tiny: GPT2) -> None:
-        assert tiny.eos_token_ids == (4095,)
-        assert random_model(TABLE_HPARAMS).eos_token_ids == ()
-        assert numpy_gpt2.init(HPARAMS._replace(n_vocab=50257)).eos_token_ids == (50256,)
+        assert tiny.special_ids.eos_token_ids == (4095,)
+        assert random_model(TABLE_HPARAMS).special_ids.eos_token_ids == ()
+        assert numpy_gpt2.init(HPARAMS._replace(n_vocab=50257)).special_ids.eos_token_ids == (50256,)

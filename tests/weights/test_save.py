@@ -25,6 +25,7 @@ from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.machine import files
 from numpy_gpt2.machine.files import SAVED, SAVING, is_settled
 from numpy_gpt2.params import Linear
+from numpy_gpt2.text.special_ids import SpecialIds
 from numpy_gpt2.tokenizer import BYTE_TO_CHARACTER, END_OF_TEXT, Tokenizer
 from numpy_gpt2.weights import config
 from numpy_gpt2.weights import folder as folders
@@ -44,7 +45,7 @@ def models(tiny: GPT2) -> list[GPT2]:
     small = random_model(HPARAMS._replace(n_vocab=258, n_head=2), "float64", seed=2)
     return [
         tiny,
-        GPT2(plain.hparams, plain.params, None, "double heads", head, eos_token_ids=[3, 4]),
+        GPT2(plain.hparams, plain.params, None, "double heads", head, special_ids=SpecialIds((3, 4), 5, 6)),
         GPT2(small.hparams, small.params, padded, "padded"),
     ]
 
@@ -54,7 +55,7 @@ def which(folder: Path, models: Sequence[GPT2]) -> GPT2:
     loaded = numpy_gpt2.load(folder, dtype="float64")
     (model,) = (model for model in models if model.hparams == loaded.hparams)
     assert_same_parameters(loaded, model)
-    assert loaded.eos_token_ids == model.eos_token_ids
+    assert loaded.special_ids == model.special_ids
     assert (loaded.tokenizer and loaded.tokenizer.encoder) == (model.tokenizer and model.tokenizer.encoder)
     assert (loaded.multiple_choice_head is None) == (model.multiple_choice_head is None)
     if loaded.multiple_choice_head and model.multiple_choice_head:
@@ -289,7 +290,7 @@ def test_who_loads_during_a_save_gets_one_of_the_two_models(
     assert new in held
 
 
-@pytest.mark.parametrize("after", ["read_hparams", "read_eos_token_ids"])
+@pytest.mark.parametrize("after", ["read_hparams", "read_special_ids"])
 @pytest.mark.parametrize("pair", [(1, 2), (2, 1)], ids=str)
 def test_a_save_during_a_load_gives_the_new_model(
     tmp_path: Path, models: list[GPT2], pair: tuple[int, int], after: str, monkeypatch: pytest.MonkeyPatch
