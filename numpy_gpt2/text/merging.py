@@ -7,40 +7,41 @@ import itertools
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 
-LONG = 40  # a word of more bytes is merged faster here than by `tokenizer.merge`
-BLOCK = 512  # bytes; of a longer word, so much is merged at a time
-OVERLAP = 16  # tokens that a block and the next one have in common
+LONG = 64  # a word of more bytes is merged faster here than by `tokenizer.merge`
+BLOCK = 256  # bytes; of a longer word, so much is merged at a time
+OVERLAP = 8  # tokens of a block that the next one finds again
 
 
-def merge_long(word: str, ranks: Mapping[str, int], size: int = BLOCK) -> list[str]:
+def merge_long(word: str, ranks: Mapping[str, int], size: int = BLOCK, overlap: int = OVERLAP) -> list[str]:
     """The tokens that `tokenizer.merge` makes of a word, block by block.
 
-    A block ends where it may, so its last tokens may be wrong. The next block begins `OVERLAP` tokens before the end of
-    this one, and must find the same token there; else, the blocks are too small. So any two neighbours in the result
-    were neighbours in a block.
+    A block may end within a token, so its last tokens may be wrong. The next block begins `overlap` tokens before that
+    end and must find the same token first; otherwise, all begins again with larger blocks. So any two neighbours in the
+    result are neighbours in a block.
 
-    That is enough, because merging is local. No merge reached across the edge of two neighbours in their block; what
-    was merged within them depended on nothing else, and so did which pair came first. Suppose that a merge of the
-    whole word reached across an edge in the result. Up to the first such merge, the two tokens beside that edge were
-    merged as in their block. So this merge would have been the next one there too.
+    That suffices. In a block, no merge crosses the edges of two neighbours. So the merges within the two were those of
+    the two alone, in the same order. Suppose that a merge of the whole word crosses the edge between two neighbours of
+    the result, and take the first merge that crosses any such edge. Until then, these two were merged as they are
+    alone. So that merge would come next there too, and cross the edge in the block.
 
     Args:
         word, ranks: as for `tokenizer.merge`.
-        size: the size of a block.
+        size: bytes in a block.
+        overlap: tokens that a block and the next one have in common.
 
     >>> merge_long("banana", {"a n": 0, "an a": 1, "b an": 2})
     ['ban', 'ana']
     """
-    merged = functools.cache(functools.partial(merge_block, ranks=ranks))  # a word that repeats itself has equal blocks
+    merged = functools.cache(functools.partial(merge_block, ranks=ranks))  # blocks of a repetitive word are equal
     tokens: list[str] = []
     begin = 0
     block = merged(word[:size])
     while begin + size < len(word):
-        kept, shared = block[:-OVERLAP], block[-OVERLAP:][0]
+        kept, shared = block[:-overlap], block[-overlap:][0]
         begin += len("".join(kept))
         following = merged(word[begin : begin + size])
         if not kept or following[0] != shared:
-            return merge_long(word, ranks, 2 * size)
+            return merge_long(word, ranks, 2 * size, overlap)
         tokens += kept
         block = following
     return tokens + block
