@@ -60,8 +60,8 @@ def merge_block(word: str, ranks: Mapping[str, int]) -> list[str]:
     n = len(tokens)
     left_of = [*range(-1, n - 1)]
     right_of = [*range(1, n), 0]
-    never = len(ranks)
-    rank_at = [ranks.get(f"{left} {right}", never) for left, right in itertools.pairwise(tokens)]
+    never, rank_of = len(ranks), ranks.get
+    rank_at = [rank_of(f"{left} {right}", never) for left, right in itertools.pairwise(tokens)]
     rank_at.append(never)
     heap = [rank * n + i for i, rank in enumerate(rank_at) if rank < never]  # a rank and a place in one number
     heapify(heap)
@@ -70,12 +70,14 @@ def merge_block(word: str, ranks: Mapping[str, int]) -> list[str]:
         if rank_at[i] != rank:  # one of the two has been merged with another since
             continue
         j = right_of[i]
-        tokens[i] += tokens[j]  # the left place gets both, and the right one nothing
+        tokens[i] = token = tokens[i] + tokens[j]  # the left place gets both, and the right one nothing
         tokens[j], rank_at[j] = "", never
-        right_of[i] = right_of[j]
-        left_of[right_of[i]] = i
-        for place in left_of[i], i:
-            rank_at[place] = new = ranks.get(f"{tokens[place]} {tokens[right_of[place]]}", never)
-            if new < never:
-                heappush(heap, new * n + place)
+        h, k = left_of[i], right_of[j]
+        right_of[i], left_of[k] = k, i
+        rank_at[i] = rank = rank_of(f"{token} {tokens[k]}", never)
+        if rank < never:
+            heappush(heap, rank * n + i)
+        rank_at[h] = rank = rank_of(f"{tokens[h]} {token}", never)
+        if rank < never:
+            heappush(heap, rank * n + h)
     return [token for token in tokens if token]
