@@ -10,7 +10,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ class State:
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_set: bool = False  # whether the user has set the number
     n_on_one: int = 0  # how many callers are within `on_one`
-    numbers: list[int] = field(default_factory=list)  # the number of each library while there are such callers
+    numbers: list[int | None] = field(default_factory=list)  # the number of each library while there are such callers
 
 
 _state = State()
@@ -51,7 +51,8 @@ def set_threads(n: int) -> None:
         raise ValueError(f"the number of threads must be 1 or more, not {n!r}")
     if not blas_libraries():
         log.warning("the number of threads stays as it is: NumPy multiplies with a library that cannot be told it")
-    numbers = [min(int(n), 2**15)] * len(blas_libraries())  # a C int; the library takes no more than it can use
+    n = min(int(n), 2**15)  # a C int; the library itself takes no more than it can use
+    numbers: list[int | None] = [n] * len(blas_libraries())
     with _state.lock:
         _state.is_set = True
         if _state.n_on_one:
@@ -63,7 +64,8 @@ def set_threads(n: int) -> None:
 def count_threads() -> int | None:
     """How many threads matrix products use outside of `on_one`, or None where NumPy's library cannot be asked."""
     with _state.lock:
-        return max(_state.numbers if _state.n_on_one else ask(), default=None)
+        numbers = _state.numbers if _state.n_on_one else ask()
+    return max((n for n in numbers if n), default=None)
 
 
 @contextlib.contextmanager
@@ -76,7 +78,7 @@ def on_one() -> Iterator[None]:
         _state.n_on_one += 1
         if _state.n_on_one == 1:
             _state.numbers = ask()
-            tell([1] * len(_state.numbers))
+            tell([n and 1 for n in _state.numbers])
     try:
         yield
     finally:
@@ -116,12 +118,13 @@ def blas_libraries() -> list[Any]:
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
-def ask() -> list[int]:
-    """The number of threads of each library."""
+def ask() -> list[int | None]:
+    """The number of threads of each library; None for one that does not say."""
     return [library.num_threads for library in blas_libraries()]
 
 
-def tell(numbers: list[int]) -> None:
-    """Sets the number of threads of each library."""
+def tell(numbers: Sequence[int | None]) -> None:
+    """Sets the number of threads of each library that says how many it uses."""
     for library, n in zip(blas_libraries(), numbers, strict=True):
-        library.set_num_threads(n)
+        if n:
+            library.set_num_threads(n)
