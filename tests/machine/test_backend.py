@@ -108,7 +108,8 @@ def test_logits_past_and_hidden_states_are_numpy_arrays(tiny: GPT2, device: GPT2
         assert (x == expected).all()
 
 
-def test_scores(tiny: GPT2, device: GPT2) -> None:
+def test_scores(tiny: GPT2, device: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numpy_gpt2.decoding.prefill.count_workers", lambda params, at_most: 1)  # as on the device
     ids = random_ids(tiny.hparams, 2, 300)
     for ours, expected in zip(device.score(ids, 100), tiny.score(ids, 100), strict=True):
         assert (ours.log_probabilities == expected.log_probabilities).all()
