@@ -234,16 +234,15 @@ class TestPlan:
         [
             (1, 1, 1000, (256, 1)),
             (2, 1, 1, (256, 1)),
-            (2, 100, 1, (2, 1)),
-            (2, 1, 63, (256, 1)),
-            (2, 1, 64, (32, 2)),
+            (2, 300, 1, (1, 1)),
+            (2, 1, 255, (256, 1)),
             (2, 1, 256, (128, 2)),
-            (2, 1, 300, (75, 2)),
-            (2, 1, 1000, (125, 2)),
+            (2, 1, 300, (150, 2)),
+            (2, 1, 1000, (167, 2)),
             (2, 4, 100, (25, 2)),
             (2, 300, 5, (1, 2)),
             (4, 1, 1000, (125, 4)),
-            (16, 1, 128, (32, 4)),
+            (16, 1, 1000, (143, 7)),
             (None, 1, 1000, (256, 1)),
         ],
     )
@@ -272,7 +271,7 @@ def test_whatever_is_read_in_one_piece_starts_no_thread(monkeypatch: pytest.Monk
     monkeypatch.setattr(threads, "count_threads", lambda: 2)
     hparams = HParams(n_vocab=11, n_ctx=300, n_embd=4, n_head=2, n_layer=1)
     gpt2 = random_model(hparams)
-    prefill.read(random_ids(hparams, 1, 63), gpt2.params, 2)
+    prefill.read(random_ids(hparams, 1, 255), gpt2.params, 2)
     with prefill.tokens_at_once(None):
         prefill.read(random_ids(hparams, 1, 300), gpt2.params, 2)
     with pytest.raises(AssertionError):
