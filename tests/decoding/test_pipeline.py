@@ -189,12 +189,14 @@ class TestFailure:
         gpt2 = random_model(HPARAMS)
         past = gpt2.new_past()
         entered: list[int] = []
+        lock = threading.Lock()
         original = layers.block
 
         def block(x: Any, params: Any, n_head: int, layer_past: Any) -> Any:
-            entered.append(1)
-            if len(entered) == 2:
-                _thread.interrupt_main()
+            with lock:
+                entered.append(1)
+                if len(entered) == 2:
+                    _thread.interrupt_main()
             return original(x, params, n_head, layer_past)
 
         def read_on() -> None:
