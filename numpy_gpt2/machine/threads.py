@@ -31,7 +31,7 @@ def set_threads(n: int) -> None:
 
 def count_threads() -> int | None:
     """How many threads matrix products use, or None where NumPy's library cannot be asked."""
-    return max((library.num_threads for library in blas_libraries()), default=None)
+    return max((n for library in blas_libraries() if (n := library.num_threads)), default=None)
 
 
 def blas_libraries() -> list[Any]:
