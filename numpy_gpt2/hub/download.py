@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..machine.files import locked
 from ..text.added_tokens import CONFIG
-from ..text.vocabulary import ONE_FILE, TWO_FILES
+from ..text.vocabulary import ONE_FILE, OPENAI, TWO_FILES
 from ..tokenizer import Tokenizer
 from ..weights.config import is_written_here
 from ..weights.folder import INDEX, TENSORS, holds_model
@@ -248,7 +248,9 @@ def is_damaged_conversion(named: Source, folder: Path) -> bool:
 def remove_damaged_vocabulary(folder: Path) -> None:
     """Removes the files that a conversion wrote beside OpenAI's vocabulary, if they keep it from loading."""
     config = folder / "config.json"
-    if config.exists() and is_written_here(config) and files.complaint(Tokenizer.load, folder):
+    if not config.exists() or not is_written_here(config) or files.problem_in_copy(folder, OPENAI, (), verify=False):
+        return
+    if files.complaint(Tokenizer.load, folder):
         for file in (folder / name for name in (*TWO_FILES, CONFIG) if (folder / name).exists()):
             log.warning("%s does not load, and is removed: the vocabulary is there in OpenAI's files, too", file)
             file.unlink()
