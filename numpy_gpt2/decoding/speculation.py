@@ -114,10 +114,10 @@ def room(row: Row, n_ctx: int) -> int:
 
 # How many tokens to draft
 
-# Milliseconds that the products of one pass take, by the number of tokens: the 124M model on two cores of a server (AMD
-# EPYC). So 3 tokens are cheap, 4 and 5 are not, and 8 cost as much as 5. Between these numbers, the time grows evenly.
-# Longer drafts would gain little. In larger models, what a few tokens cost depends on `machine/products.py` as well.
-MEASURED = {1: 10.5, 2: 14.6, 3: 17.3, 4: 24.0, 5: 27.0, 8: 27.0, 16: 35.0, 32: 47.0}
+# Milliseconds that the products of one pass take, by the number of tokens, as measured in `machine/products.py`. Up to
+# 6 tokens, each costs about the same; then 8 and 16 are good numbers. Between these numbers, the time grows evenly.
+# Longer drafts would gain little.
+MEASURED = {1: 23, 2: 34, 3: 40, 4: 48, 5: 53, 6: 60, 7: 64, 8: 64, 9: 71, 16: 71, 18: 85, 24: 85, 32: 90}
 
 # The same for 1, 2, 3, ... tokens, in passes of one token.
 COSTS = (np.interp(range(1, max(MEASURED) + 1), [*MEASURED], [*MEASURED.values()]) / MEASURED[1]).tolist()
