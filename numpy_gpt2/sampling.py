@@ -101,8 +101,9 @@ def draw(logits: Array, rng: np.random.Generator) -> int:
 
     Shapes: logits `[n_vocab]`.
     """
-    cumulative = np.cumsum(layers.softmax(logits.astype(np.float64)))
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    possible = np.flatnonzero(logits > -math.inf)  # often a few of many thousands
+    cumulative = np.cumsum(layers.softmax(logits[possible].astype(np.float64)))
+    return int(possible[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")])
 
 
 def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
