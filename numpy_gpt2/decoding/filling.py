@@ -7,7 +7,6 @@ they are stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
@@ -24,13 +23,15 @@ class StoredError(Exception):
 class LastLayerPast(LayerPast):
     """The part of the last block, where nothing is needed but keys and values."""
 
+    layer_past: LayerPast
+
     def append(self, k: Array, v: Array) -> NoReturn:
         """Stores the keys and values of the new tokens, and ends the pass.
 
         Raises:
             StoredError: always.
         """
-        super().append(k, v)
+        self.layer_past.append(k, v)
         raise StoredError
 
 
@@ -41,10 +42,12 @@ class FillingPast(Past):
         self.params, self.k, self.v, self.lengths = past.params, past.k, past.v, past.lengths
         self._past = past
 
-    def layers(self, n_seq: int) -> Iterator[LayerPast]:  # type: ignore[override]  # one after another
+    def layers(self, n_seq: int) -> list[LayerPast]:
         """The part of each block."""
-        for number, layer_past in enumerate(self._past.layers(n_seq), start=1):
-            yield LastLayerPast(*layer_past) if number == len(self.params.h) else layer_past
+        *others, layer_past = self._past.layers(n_seq)
+        last = LastLayerPast(*layer_past)
+        last.layer_past = layer_past
+        return [*others, last]
 
 
 def fill(x: Array, params: Params, n_head: int, past: Past) -> None:

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
 from ..cache import LayerPast, Past
 from ..machine.threads import on_one
+from ..params import Array
 
 T = TypeVar("T")
 
@@ -33,12 +34,12 @@ class StoppedError(Exception):
 
 
 class PiecePast(Past):
-    """A past as one piece of the text sees it, which gets the part of each block only when it is ready.
+    """A past as one piece of the text sees it: in each block, the piece waits for the keys and values before its own.
 
     Args:
         past: the past of the whole text; the keys and values are shared.
         start: how many tokens of the text the pieces before have.
-        before: has True for each block that the piece before has left, and False if it has failed.
+        before: has True for each block in which the piece before has stored its own, and False if it has failed.
         after: the same for the piece after.
         stopped: set when no piece is to go on.
     """
@@ -47,15 +48,32 @@ class PiecePast(Past):
         self, past: Past, start: int, before: SimpleQueue[bool], after: SimpleQueue[bool], stopped: threading.Event
     ) -> None:
         self.params, self.k, self.v, self.lengths = past.params, past.k, past.v, past.lengths + start
-        self._before, self._after, self._stopped = before, after, stopped
+        self.before, self.after, self.stopped = before, after, stopped
 
-    def layers(self, n_seq: int) -> Iterator[LayerPast]:  # type: ignore[override]  # one after another
-        """The part of each block. Whoever asks for the next one has left the block of the one before."""
-        for layer_past in super().layers(n_seq):
-            if not self._before.get() or self._stopped.is_set():
-                raise StoppedError
-            yield layer_past
-            self._after.put(True)
+    def layers(self, n_seq: int) -> list[LayerPast]:
+        """The part of each block."""
+        parts = [PieceLayerPast(*layer_past) for layer_past in super().layers(n_seq)]
+        for part in parts:
+            part.piece = self
+        return [*parts]
+
+
+class PieceLayerPast(LayerPast):
+    """The part of one block, as one piece of the text sees it."""
+
+    piece: PiecePast
+
+    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
+        """As for `LayerPast`, once the piece before has done the same.
+
+        Raises:
+            StoppedError: the pieces before will not.
+        """
+        if not self.piece.before.get() or self.piece.stopped.is_set():
+            raise StoppedError
+        appended = super().append(k, v)
+        self.piece.after.put(True)
+        return appended
 
 
 def run_in_pipeline(run: Callable[[int, Past], T], past: Past, starts: Sequence[int], n_workers: int) -> list[T]:
@@ -73,21 +91,24 @@ def run_in_pipeline(run: Callable[[int, Past], T], past: Past, starts: Sequence[
     Raises:
         Whatever `run` raises first, in the order of the pieces.
     """
-    n_layer = len(past.params.h)
     queues: list[SimpleQueue[bool]] = [SimpleQueue() for _ in (*starts, None)]
-    for _ in range(n_layer):
-        queues[0].put(True)  # the first piece waits for nothing
     stopped = threading.Event()
+
+    def let_all_pass(i: int) -> None:
+        """Piece i need not wait in any block."""
+        for _ in past.params.h:
+            queues[i].put(True)
 
     def run_piece(i: int) -> T:
         try:
             result = run(starts[i], PiecePast(past, starts[i], queues[i], queues[i + 1], stopped))
-            queues[i + 1].put(True)  # for the last block, which `run` may have left early
-            return result
         except BaseException:
             queues[i + 1].put(False)
             raise
+        let_all_pass(i + 1)
+        return result
 
+    let_all_pass(0)
     with on_one(), ThreadPoolExecutor(n_workers) as executor:
         pieces = [executor.submit(contextvars.copy_context().run, run_piece, i) for i in range(len(starts))]
         try:
