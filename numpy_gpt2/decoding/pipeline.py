@@ -110,8 +110,8 @@ def run_in_pipeline(run: Callable[[int, Past], T], past: Past, starts: Sequence[
 
     let_all_pass(0)
     with on_one(), ThreadPoolExecutor(n_workers) as executor:
-        pieces = [executor.submit(contextvars.copy_context().run, run_piece, i) for i in range(len(starts))]
         try:
+            pieces = [executor.submit(contextvars.copy_context().run, run_piece, i) for i in range(len(starts))]
             return [piece.result() for piece in pieces]
         except BaseException:
             stopped.set()

@@ -216,7 +216,23 @@ class TestFailure:
             read_on()
         assert past.lengths.tolist() == [0]
 
-    def test_when_all_are_stopped_no_piece_goes_on(self) -> None:
+    def test_after_ctrl_c_no_piece_enters_another_block(self) -> None:
+        past = random_model(HPARAMS).new_past()
+        went_on = []
+
+        def run(start: int, past: Any) -> None:
+            if start == 0:
+                _thread.interrupt_main()
+                past.stopped.wait()
+            for layer_past in past.layers(1):
+                layer_past.append(np.zeros(1), np.zeros(1))
+                went_on.append(start)
+
+        with pytest.raises(KeyboardInterrupt):
+            run_in_pipeline(run, past, range(4), n_workers=2)
+        assert went_on == []
+
+    def test_when_one_fails_no_piece_after_it_goes_on(self) -> None:
         """The first piece is interrupted while the others wait for it."""
         past = random_model(HPARAMS).new_past()
         waits, went_on = threading.Event(), []
