@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import copy
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -165,7 +166,15 @@ class TestOrder:
         assert seen == {"as set"}
 
 
-@pytest.mark.usefixtures("n_workers")
+@pytest.fixture
+def ctrl_c_raises() -> Iterator[None]:
+    """Also where pytest runs in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("n_workers", "ctrl_c_raises")
 class TestFailure:
     @pytest.mark.parametrize("piece", [0, 1, 2])
     def test_an_exception_arrives_whole_and_leaves_the_past_as_it_was(
