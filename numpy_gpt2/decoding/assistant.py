@@ -24,12 +24,12 @@ from ..tokenizer import Tokenizer
 from . import prefill, speculation
 from .row import Row
 
-FIRST_CHANCE = 0.7  # that a drafted token is right, before anything is known
+FIRST_CHANCE = 0.9  # that a drafted token is right, before anything is known: a slow assistant is tried, too
 LATELY = 1 / 8  # The weight of the last drafted token in the share of right ones.
 
 # How far that share returns to the first estimate with each token for which nothing was drafted. So a bad assistant is
 # tried again every 50 tokens or so, which takes about 2 % of the time.
-RECOVERY = 1 / 256
+RECOVERY = 1 / 512
 
 
 def accept(token: int, p: Array, q: Array, rng: np.random.Generator) -> int:

@@ -7,8 +7,6 @@ they are stored.
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import numpy as np
 
 from .. import model
@@ -20,34 +18,48 @@ class StoredError(Exception):
     """The keys and values of the last block are stored."""
 
 
-class LastLayerPast(LayerPast):
-    """The part of the last block, where nothing is needed but keys and values."""
-
-    layer_past: LayerPast
-
-    def append(self, k: Array, v: Array) -> NoReturn:
-        """Stores the keys and values of the new tokens, and ends the pass.
-
-        Raises:
-            StoredError: always.
-        """
-        self.layer_past.append(k, v)
-        raise StoredError
-
-
 class FillingPast(Past):
-    """A view of a past, for a pass of which nothing is needed but keys and values."""
+    """A view of a past, for a pass of which nothing is needed but keys and values.
+
+    Attributes:
+        n_stored: how often the pass has stored keys and values.
+        is_in_order: whether that was once in each block so far. A changed block may do something else.
+    """
 
     def __init__(self, past: Past) -> None:
         self.params, self.k, self.v, self.lengths = past.params, past.k, past.v, past.lengths
+        self.n_stored, self.is_in_order = 0, True
         self._past = past
 
     def layers(self, n_seq: int) -> list[LayerPast]:
         """The part of each block."""
-        *others, layer_past = self._past.layers(n_seq)
-        last = LastLayerPast(*layer_past)
-        last.layer_past = layer_past
-        return [*others, last]
+        parts = []
+        for number, layer_past in enumerate(self._past.layers(n_seq)):
+            part = FillingLayerPast(*layer_past)
+            part.past, part.layer_past, part.number = self, layer_past, number
+            parts.append(part)
+        return [*parts]
+
+
+class FillingLayerPast(LayerPast):
+    """The part of one block."""
+
+    past: FillingPast
+    layer_past: LayerPast
+    number: int  # of the block
+
+    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
+        """Stores the keys and values of the new tokens.
+
+        Raises:
+            StoredError: those of the last block are stored, which ends the pass.
+        """
+        appended = self.layer_past.append(k, v)
+        self.past.is_in_order &= self.past.n_stored == self.number
+        self.past.n_stored += 1
+        if self.past.is_in_order and self.past.n_stored == len(self.past.params.h):
+            raise StoredError
+        return appended
 
 
 def fill(x: Array, params: Params, n_head: int, past: Past) -> None:

@@ -22,18 +22,19 @@ from ..machine import threads
 from ..params import Array, Params
 from ..text.padding import pad_right
 from . import filling
+from .pipeline import OrderError, run_in_pipeline
 
 # Tokens read at once, of all texts together: fewer make slower products, more take more memory.
 TOKENS_AT_ONCE = 256
 
-# The same where several threads read, each a piece. Two cores of an Intel server read 1000 tokens of the 124M model in
-# 0.84 of the time of one thread with pieces of 128 and 256, and in 0.82 with 192.
-TOKENS_PER_WORKER = 192
+# About as many for each thread where several of them read, each a piece. Fewer are read in one piece, by products on
+# all threads. Two cores of an Intel server read 1000 tokens of the 124M model in 0.77 of the time of one piece after
+# another, with pieces of 128, 160 or 192 tokens. For 128 tokens, two pieces of 64 took 1.2 times as long as one.
+TOKENS_PER_WORKER = 128
 
-# Fewer tokens for each thread are read in one piece, by products on all threads. There, 128 tokens in two pieces took
-# as long as in one, and 64 took 1.2 times as long.
-FEWEST_PER_WORKER = 128
-
+# By the profile in docs/performance.md, n threads take 1.14 / n seconds for the products of a long prompt, and 0.43 for
+# what is between them; n workers divide the sum. So 3 workers are faster than any number of threads, 2 only than 2.
+FEWEST_WORKERS = 3
 
 T = TypeVar("T")
 
@@ -118,13 +119,12 @@ def run_on_pieces(
     if past is None:
         return [run_piece(0, past)]
     with lengths_restored(past):
-        if n_workers == 1 or len(starts) == 1:
-            return [run_piece(start, past) for start in starts]
-        from .pipeline import run_in_pipeline
-
-        results = run_in_pipeline(run_piece, past, starts, n_workers)
-        past.lengths += n_seq
-        return results
+        if n_workers > 1 and len(starts) > 1:
+            with contextlib.suppress(OrderError):
+                results = run_in_pipeline(run_piece, past, starts, n_workers)
+                past.lengths += n_seq
+                return results
+        return [run_piece(start, past) for start in starts]
 
 
 def plan(n_batch: int, n_seq: int, params: Params) -> tuple[int, int]:
@@ -132,19 +132,21 @@ def plan(n_batch: int, n_seq: int, params: Params) -> tuple[int, int]:
     at_once = _reading.tokens_at_once
     if at_once is None:
         return n_seq, 1
-    n_workers = count_workers(params, at_most=n_batch * n_seq // FEWEST_PER_WORKER) if n_seq > 1 else 1
+    n_workers = count_workers(params, n_batch * n_seq) if n_seq > 1 else 1
     if n_workers == 1:
         return max(1, at_once // n_batch), 1
-    longest = max(1, min(at_once, TOKENS_PER_WORKER) // n_batch)
-    n_pieces = n_workers * math.ceil(n_seq / (n_workers * longest))  # as many for each thread
-    return math.ceil(n_seq / n_pieces), n_workers
+    n_each = max(1, round(n_batch * n_seq / n_workers / TOKENS_PER_WORKER))
+    return math.ceil(n_seq / (n_workers * n_each)), n_workers
 
 
-def count_workers(params: Params, at_most: int) -> int:
+def count_workers(params: Params, n_tokens: int) -> int:
     """How many threads read pieces at the same time: as many as matrix products use, but one for a GPU."""
-    if at_most < 2 or not isinstance(params.wte, np.ndarray):
+    n_most = n_tokens // TOKENS_PER_WORKER
+    if n_most < 2 or not isinstance(params.wte, np.ndarray):
         return 1
-    return min(threads.count_threads() or 1, at_most)
+    n_threads = threads.count_threads() or 1
+    n_workers = min(n_threads, n_most)
+    return n_workers if n_workers >= min(n_threads, FEWEST_WORKERS) else 1
 
 
 @contextlib.contextmanager

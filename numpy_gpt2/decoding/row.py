@@ -112,6 +112,11 @@ class Row:
             self.finish_reason = "context"
         return slide
 
+    def release(self) -> None:
+        """Lets go of what an ended text does not need, which may hold memory."""
+        self.drafter = None
+        del self._choose
+
     def generation(self) -> Generation:
         """The result, once the text has ended."""
         assert self.finish_reason

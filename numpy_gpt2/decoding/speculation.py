@@ -42,7 +42,7 @@ def generate_each(rows: Iterable[Row], params: Params, n_head: int, slide: bool 
     """
     for row in rows:
         yield from generate_one(row, params, n_head, slide)
-        row.drafter = None  # may hold a past
+        row.release()
 
 
 def generate_one(row: Row, params: Params, n_head: int, slide: bool = False) -> Iterator[int]:
@@ -114,10 +114,9 @@ def room(row: Row, n_ctx: int) -> int:
 
 # How many tokens to draft
 
-# Milliseconds that the products of one pass take, by the number of tokens, as measured in `machine/products.py`. Up to
-# 6 tokens, each costs about the same; then 8 and 16 are good numbers. Between these numbers, the time grows evenly.
-# Longer drafts would gain little.
-MEASURED = {1: 23, 2: 34, 3: 40, 4: 48, 5: 53, 6: 60, 7: 64, 8: 64, 9: 71, 16: 71, 18: 85, 24: 85, 32: 90}
+# Milliseconds that the products of one pass take, by the number of tokens: the table in `machine/products.py`. Up to 6
+# tokens, each costs about the same; then 8 and 16 are good numbers. Longer drafts would gain little.
+MEASURED = {1: 23, 2: 34, 3: 40, 4: 48, 5: 53, 6: 60, 8: 64, 10: 74, 12: 70, 14: 71, 16: 65, 24: 84, 32: 90}
 
 # The same for 1, 2, 3, ... tokens, in passes of one token.
 COSTS = (np.interp(range(1, max(MEASURED) + 1), [*MEASURED], [*MEASURED.values()]) / MEASURED[1]).tolist()

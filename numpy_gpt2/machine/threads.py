@@ -33,8 +33,8 @@ class State:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_set: bool = False  # whether the user has set the number
-    n_on_one: int = 0  # how many callers are within `on_one`
-    numbers: list[int | None] = field(default_factory=list)  # the number of each library while there are such callers
+    within: dict[object, int] = field(default_factory=dict)  # each that is within `on_one`, and its thread
+    numbers: list[int | None] | None = None  # while each library uses one thread: the numbers before
 
 
 _state = State()
@@ -57,16 +57,16 @@ def set_threads(n: int) -> None:
     numbers: list[int | None] = [n] * len(blas_libraries())
     with _state.lock:
         _state.is_set = True
-        if _state.n_on_one:
-            _state.numbers = numbers
-        else:
+        if _state.numbers is None:
             tell(numbers)
+        else:
+            _state.numbers = numbers
 
 
 def count_threads() -> int | None:
     """How many threads matrix products use outside of `on_one`, or None where NumPy's library cannot be asked."""
     with _state.lock:
-        numbers = _state.numbers if _state.n_on_one else ask()
+        numbers = ask() if _state.numbers is None else _state.numbers
     return max((n for n in numbers if n), default=None)
 
 
@@ -76,18 +76,26 @@ def on_one() -> Iterator[None]:
 
     Several threads may be within it at once; when the last of them leaves, the number is what it was before.
     """
-    with _state.lock:
-        _state.n_on_one += 1
-        if _state.n_on_one == 1:
-            _state.numbers = ask()
-            tell([n and 1 for n in _state.numbers])
+    me = object()
     try:
+        with _state.lock:
+            _state.within[me] = threading.get_ident()
+            settle()
         yield
     finally:
         with _state.lock:
-            _state.n_on_one -= 1
-            if not _state.n_on_one:
-                tell(_state.numbers)
+            _state.within.pop(me, None)
+            settle()
+
+
+def settle() -> None:
+    """Tells the libraries what holds now: one thread if anything is within `on_one`, otherwise the numbers before."""
+    if _state.within and _state.numbers is None:
+        _state.numbers = ask()
+        tell([n and 1 for n in _state.numbers])
+    elif not _state.within and _state.numbers is not None:
+        tell(_state.numbers)
+        _state.numbers = None
 
 
 def fitting(n_parameters: int) -> contextlib.AbstractContextManager[None]:
@@ -96,6 +104,11 @@ def fitting(n_parameters: int) -> contextlib.AbstractContextManager[None]:
     The products of a small model are too short to gain from several threads. And the threads of a product wait for each
     other: when another process takes one core for a moment, all of them stand still.
     """
+    with _state.lock:
+        # Ctrl-C at the wrong moment keeps its thread from leaving `on_one`. A pass begins outside of it.
+        me = threading.get_ident()
+        _state.within = {each: thread for each, thread in _state.within.items() if thread != me}
+        settle()
     return on_one() if n_parameters < SMALL and not _state.is_set else contextlib.nullcontext()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -260,6 +261,33 @@ def test_a_bad_assistant_is_hardly_ever_asked() -> None:
         asked[name] = sum(map(bool, lengths)) / len(lengths)
     assert asked["good"] > 0.95
     assert asked["bad"] < 0.1
+
+
+def test_a_good_assistant_is_asked_even_if_it_is_slow() -> None:
+    """As gpt2 is for gpt2-medium."""
+    gpt2 = random_model(SHAPES[1])
+    row, drafter = start(gpt2, gpt2, 30, temperature=0)
+    drafter._cost = 0.35
+    n_drafted = 0
+    while len(row.ids) < 10:
+        draft = drafter.draft(row, 9)
+        n_drafted += len(draft)
+        for _ in speculation.accept(row, gpt2.logits([*row.tokens, *draft])[len(row.tokens) - 1 :], draft):
+            pass
+    assert n_drafted > 5
+
+
+def test_an_ended_text_keeps_no_past_of_its_assistant(always: Callable[[int], None]) -> None:
+    gpt2 = random_model(SHAPES[1])
+    rows, pasts = [], []
+    for _ in range(3):
+        row, assistant = start(gpt2, random_model(SHAPES[1]._replace(n_layer=1)), 5)
+        rows.append(row)
+        pasts.append(weakref.ref(assistant._past))
+        del row, assistant
+    for _ in speculation.generate_each(rows, gpt2.params, gpt2.hparams.n_head):
+        assert [past() is None for past in pasts] == [bool(row.finish_reason) and row.drafter is None for row in rows]
+    assert [past() for past in pasts] == [None] * 3
 
 
 def test_the_cost_of_an_assistant_is_its_share_of_the_weights() -> None:

@@ -34,9 +34,7 @@ def nothing_is_left() -> Iterator[None]:
     """No thread outlives a call, and matrix products use as many threads as before."""
     before, numbers = {*threading.enumerate()}, blas_threads()
     yield
-    for thread in {*threading.enumerate()} - before:
-        thread.join(timeout=60)  # one that has nothing left to do may need a moment
-        assert not thread.is_alive()
+    assert {*threading.enumerate()} == before
     assert blas_threads() == numbers
 
 
@@ -47,7 +45,7 @@ def blas_threads() -> list[int]:
 @pytest.fixture(params=[2, 3, 5])
 def n_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """From now on, so many threads read, three tokens of all texts each."""
-    monkeypatch.setattr(prefill, "count_workers", lambda params, at_most: request.param)
+    monkeypatch.setattr(prefill, "count_workers", lambda params, n_tokens: request.param)
     monkeypatch.setattr(prefill, "TOKENS_PER_WORKER", 3)
     return int(request.param)
 
@@ -92,7 +90,7 @@ class TestEqual:
             return [found.ids for found in gpt2.generate(prompts, 5, seed=0, return_details=True)]
 
         made = texts()
-        monkeypatch.setattr(prefill, "count_workers", lambda params, at_most: 1)
+        monkeypatch.setattr(prefill, "count_workers", lambda params, n_tokens: 1)
         assert texts() == made
 
 
@@ -119,18 +117,37 @@ class TestOrder:
         for at_the_end, then in seen:
             np.testing.assert_array_equal(then, at_the_end)
 
-    def test_a_piece_that_stores_nothing_in_a_block_holds_nobody_up(
-        self, n_workers: int, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("change", ["skip", "skip later", "twice", "backwards", "two rounds"])
+    def test_another_order_gives_what_one_thread_gives(
+        self, n_workers: int, change: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As with a function of one's own in the place of `layers.block`."""
+        """As with a function of one's own in the place of `layers.block`, or a changed `model.transformer`."""
         gpt2 = random_model(HPARAMS)
         original = layers.block
 
         def block(x: Any, params: Any, n_head: int, past: Any) -> Any:
-            return x if past.positions.min() == 0 else original(x, params, n_head, past)
+            if change == "skip" or (change == "skip later" and past.positions.min() > 2):
+                return x
+            return original(original(x, params, n_head, past), params, n_head, past)
 
-        monkeypatch.setattr(layers, "block", block)
-        assert prefill.read(random_ids(HPARAMS, 1, 18), gpt2.params, HPARAMS.n_head).shape[1] == 18
+        def transformer(x: Any, params: Any, n_head: int, past: Any) -> Any:
+            numbers = range(len(params.h))
+            layer_pasts = past.layers(x.shape[1])
+            for number in (*numbers, *numbers) if change == "two rounds" else reversed(numbers):
+                x = original(x, params.h[number], n_head, layer_pasts[number])
+            past.lengths += x.shape[1]
+            return x
+
+        if change in ("backwards", "two rounds"):
+            monkeypatch.setattr(model, "transformer", transformer)
+        else:
+            monkeypatch.setattr(layers, "block", block)
+        ids, past = random_ids(HPARAMS, 1, 18), gpt2.new_past()
+        x = prefill.read(ids, gpt2.params, HPARAMS.n_head, past)
+        assert past.lengths.tolist() == [18]
+        length, _ = prefill.plan(1, 18, gpt2.params)
+        monkeypatch.setattr(prefill, "plan", lambda n_batch, n_seq, params: (length, 1))
+        np.testing.assert_allclose(x, prefill.read(ids, gpt2.params, HPARAMS.n_head), rtol=0, atol=1e-12)
 
     def test_matrix_products_use_one_thread(self, n_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
         gpt2 = random_model(HPARAMS)
@@ -241,6 +258,20 @@ class TestFailure:
             run_in_pipeline(run, past, range(4), n_workers=2)
         assert went_on == []
 
+    def test_when_a_thread_cannot_be_started_the_others_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpt2 = random_model(HPARAMS)
+        original = threading.Thread.start
+
+        def start(self: threading.Thread) -> None:
+            if threading.active_count() > n_before:
+                raise RuntimeError("can't start new thread")
+            original(self)
+
+        n_before = threading.active_count()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            prefill.read(random_ids(HPARAMS, 1, 100), gpt2.params, HPARAMS.n_head)
+
     def test_when_one_fails_no_piece_after_it_goes_on(self) -> None:
         """The first piece is interrupted while the others wait for it."""
         past = random_model(HPARAMS).new_past()
@@ -273,10 +304,13 @@ class TestPlan:
             (2, 1, 255, (256, 1)),
             (2, 1, 256, (128, 2)),
             (2, 1, 300, (150, 2)),
-            (2, 1, 1000, (167, 2)),
+            (2, 1, 1000, (125, 2)),
             (2, 4, 100, (25, 2)),
             (2, 300, 5, (1, 2)),
             (4, 1, 1000, (125, 4)),
+            (4, 1, 383, (256, 1)),
+            (4, 1, 384, (128, 3)),
+            (16, 1, 256, (256, 1)),
             (16, 1, 1000, (143, 7)),
             (None, 1, 1000, (256, 1)),
         ],
@@ -302,7 +336,7 @@ def test_whatever_is_read_in_one_piece_starts_no_thread(monkeypatch: pytest.Monk
     def never(*args: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("numpy_gpt2.decoding.pipeline.run_in_pipeline", never)
+    monkeypatch.setattr(prefill, "run_in_pipeline", never)
     monkeypatch.setattr(threads, "count_threads", lambda: 2)
     hparams = HParams(n_vocab=11, n_ctx=300, n_embd=4, n_head=2, n_layer=1)
     gpt2 = random_model(hparams)

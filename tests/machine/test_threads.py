@@ -128,3 +128,17 @@ def test_when_the_last_of_several_leaves_the_number_is_what_it_was() -> None:
     )
     n = len(shown[0])
     assert shown == [[1] * n, [1] * n, [2] * n, [1] * n, [2] * n]
+
+
+def test_after_an_interrupt_that_kept_a_thread_within_the_next_pass_has_all_threads() -> None:
+    shown, _ = in_a_process(
+        f"{SHOW_IN_PASS}\n"
+        "from numpy_gpt2.machine.threads import on_one\n"
+        "threadpoolctl.threadpool_limits(2)\n"
+        "interrupted = on_one()\n"
+        "interrupted.__enter__(); show()\n"
+        "block_of(1200).logits([1, 2]); show()\n"
+        "interrupted.__exit__(None, None, None); show()\n"
+    )
+    n = len(shown[0])
+    assert shown == [[1] * n, [2] * n, [2] * n, [2] * n]
