@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,29 @@ from .__main__ import OURS, show
 from .peers import INEXACT
 
 
-def main(*files: Path) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Prints the tables of the JSON files that the benchmark has written, with a column for each program and file."""
-    runs = [json.loads(Path(file).read_text("utf-8")) for file in files]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.beside", description="Print several runs side by side.")
+    parser.add_argument("runs", metavar="FILE", nargs="+", type=figures, help="what a benchmark has written")
+    runs = parser.parse_args(arguments).runs
     processors = [run["machine"]["processor"] for run in runs]
     tables = [{title: rows for title, rows in run.items() if title not in ("machine", "rounds")} for run in runs]
     for title in dict.fromkeys(title for of_one in tables for title in of_one):
         print_beside(title, processors, [of_one.get(title, {}) for of_one in tables])
+
+
+def figures(file: str) -> dict[str, Any]:
+    """The figures in a file.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be read, or holds something else.
+    """
+    try:
+        found: dict[str, Any] = json.loads(Path(file).read_text("utf-8"))
+        found["machine"]["processor"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise argparse.ArgumentTypeError(f"{file} is not a file that the benchmark has written") from None
+    return found
 
 
 def print_beside(title: str, processors: list[str], tables: list[dict[str, Any]]) -> None:
@@ -41,4 +57,4 @@ def median(row: dict[str, Any], column: str) -> str:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()

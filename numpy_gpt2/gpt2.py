@@ -24,7 +24,7 @@ from .evaluation import double_heads, hidden_states, scoring
 from .hub import download, names
 from .machine import backend as backends
 from .machine.memory import keep_freed_memory
-from .machine.threads import count_threads, fitted, fitting
+from .machine.threads import count_threads_for, fitted, fitting
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .text.padding import Batch
 from .text.special_ids import SpecialIds
@@ -215,6 +215,8 @@ class GPT2:
         rows = prompts.start_rows(each, n_each, chosen, self.hparams, self.tokenizer, self.special_ids, return_details)
         for _ in self._steps(rows, slide, progress):
             pass
+        if chosen.drafts:
+            speculation.log_drafts(rows)
         results: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
         if n_each > 1:
             results = [results[i : i + n_each] for i in range(0, len(results), n_each)]
@@ -412,7 +414,8 @@ def load(
     model = model.to(backend)
     if log.isEnabledFor(logging.DEBUG):
         size = f"{model.hparams.n_layer} layers, {count_params(model.hparams):,} parameters, {dtype}"
-        log.debug("%s is in %s: %s, on %s, threads: %s", model.name, folder, size, backend, count_threads())
+        n_threads = count_threads_for(count_params(model.hparams))
+        log.debug("%s is in %s: %s, on %s, threads: %s", model.name, folder, size, backend, n_threads)
     return model
 
 

@@ -34,6 +34,7 @@ EXAMPLES = """\
   numpy-gpt2 "Hello, I'm a language model," -n 5
   numpy-gpt2 "Alan Turing theorized that" --model gpt2 --greedy
   numpy-gpt2 "Q: Who was Ada Lovelace? A:" --model gpt2 --stop "Q:"
+  numpy-gpt2 "one two three one two three one" --lookup
   numpy-gpt2 --file prompts.txt --json > continuations.jsonl
   numpy-gpt2 --interactive
   cat letter.txt | numpy-gpt2
@@ -111,19 +112,19 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
 
 def add_speculation_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that draft tokens."""
-    drafts = parser.add_argument_group("how fast").add_mutually_exclusive_group()
+    group = parser.add_argument_group("drafts", "guessed tokens that are checked at once, text by text")
+    drafts = group.add_mutually_exclusive_group()
     drafts.add_argument(
         "--lookup",
         action="store_const",
         const=speculation.MOST,
-        help="draft tokens from the text so far, and check them at once: the same text, sooner where it copies or "
-        "repeats itself",
+        help="draft tokens from the text so far: the same text, sooner where it copies or repeats itself",
     )
     drafts.add_argument(
         "--assistant",
         metavar="NAME",
-        help="draft tokens with this smaller model of the same vocabulary, such as distilgpt2 for gpt2-large: the same "
-        "text with --greedy, otherwise one of the same distribution; continuations are made one after another",
+        help="draft tokens with this much smaller model of the same vocabulary, such as distilgpt2 for gpt2-large: the "
+        "same text with --greedy, otherwise one of the same distribution",
     )
 
 
@@ -225,6 +226,8 @@ def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, keywords: dict[str, 
         for piece in pieces:
             show(piece, end="")
         print(flush=True)
+    if args.lookup or args.assistant is not None:
+        pieces.log_drafts()
     log.log(level(pieces.finish_reason), FINISHED[pieces.finish_reason])
 
 

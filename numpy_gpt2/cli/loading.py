@@ -6,7 +6,7 @@ import argparse
 import logging
 
 from .. import checks
-from ..decoding.assistant import check_assistant
+from ..decoding.assistant import check_assistant, drafts
 from ..gpt2 import GPT2, load
 from ..hub.names import EMBEDDED, expand, is_on_disk
 from ..machine.threads import set_threads
@@ -37,10 +37,15 @@ def load_assistant(args: argparse.Namespace, model: GPT2) -> GPT2:
     """The model that `--assistant` names.
 
     Raises:
-        ImportError, OSError, ValueError: as for `gpt2.load`; or it has another vocabulary than the model.
+        ValueError: it cannot be loaded, or has another vocabulary than the model.
     """
-    assistant = load(args.assistant, args.models_dir, backend=args.backend)
-    check_assistant(assistant, model.hparams, model.tokenizer)
+    try:
+        assistant = load(args.assistant, args.models_dir, backend=args.backend)
+        check_assistant(assistant, model.hparams, model.tokenizer)
+    except (ImportError, OSError, ValueError) as error:
+        raise ValueError(f"--assistant: {error}") from error
+    if not drafts(assistant.hparams, model.hparams):
+        log.info("the assistant %s is not small enough beside the model: nothing will be drafted", assistant.name)
     return assistant
 
 

@@ -76,6 +76,16 @@ def check_assistant(assistant: AssistantModel, hparams: HParams, tokenizer: Toke
         raise ValueError(f"{SAME_VOCABULARY}, but some ids stand for other tokens")
 
 
+def cost(assistant: HParams, hparams: HParams) -> float:
+    """What a pass of the assistant costs, in passes of the model: its share of the weights, which a pass reads."""
+    return count_params(assistant) / count_params(hparams)
+
+
+def drafts(assistant: HParams, hparams: HParams) -> bool:
+    """Whether an assistant of this shape is small enough to be tried."""
+    return speculation.best_length([FIRST_CHANCE] * speculation.MOST, cost(assistant, hparams)) > 0
+
+
 class Assistant:
     """Drafts the tokens of one text with a smaller model, and chooses among them for the model.
 
@@ -91,7 +101,7 @@ class Assistant:
         self, assistant: AssistantModel, hparams: HParams, rng: np.random.Generator, options: Mapping[str, Any]
     ) -> None:
         self._params, self._n_head = assistant.params, assistant.hparams.n_head
-        self._cost = count_params(assistant.hparams) / count_params(hparams)  # of a pass: the weights that it reads
+        self._cost = cost(assistant.hparams, hparams)
         self._rng, self._options = rng, options
         self._read: list[int] = []  # the tokens that the past holds
         self._chance = FIRST_CHANCE

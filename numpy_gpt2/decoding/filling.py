@@ -14,7 +14,7 @@ from ..cache import LayerPast, Past
 from ..params import Array, Params
 
 
-class StoredError(Exception):
+class StoredError(BaseException):  # not an Exception, which a changed layer may catch
     """The keys and values of the last block are stored."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks, sampling, tokenizer
-from ..params import Params
+from ..params import HParams, Params
 from .assistant import AssistantModel
 
 
@@ -24,6 +24,11 @@ class Options(NamedTuple):
     prompt_lookup_num_tokens: int | None
     assistant_model: AssistantModel | None
     sampling: Mapping[str, Any]  # a value for each of `sampling.OPTIONS`, by name
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted."""
+        return self.prompt_lookup_num_tokens is not None or self.assistant_model is not None
 
     def count_new_tokens(self, n_prompt: int) -> int:
         """The most tokens that may follow a prompt of n_prompt tokens.
@@ -61,8 +66,9 @@ def check_options(
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
     if prompt_lookup_num_tokens is not None and assistant_model is not None:
         raise ValueError("give prompt_lookup_num_tokens or assistant_model, but not both: a draft comes from one place")
-    if assistant_model is not None and not isinstance(getattr(assistant_model, "params", None), Params):
-        raise ValueError(f"assistant_model must be a model, such as load() returns, not {assistant_model!r}")
+    if assistant_model is not None and not is_model(assistant_model):
+        found = type(assistant_model).__name__
+        raise ValueError(f"assistant_model must be a model, such as load() returns, not of type {found}")
     return Options(
         max_new_tokens if max_new_tokens is None else checks.check_whole_number("max_new_tokens", max_new_tokens),
         max_length if max_length is None else checks.check_whole_number("max_length", max_length),
@@ -76,6 +82,11 @@ def check_options(
         assistant_model,
         sampling.check_sampling(**others),
     )
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value has what an `AssistantModel` has."""
+    return isinstance(getattr(value, "params", None), Params) and isinstance(getattr(value, "hparams", None), HParams)
 
 
 def stop_strings(stop: str | Iterable[str] | None) -> tuple[str, ...]:

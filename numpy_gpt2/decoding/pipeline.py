@@ -31,11 +31,11 @@ from ..params import Array
 T = TypeVar("T")
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):  # not an Exception, which a changed layer may catch
     """The pieces before this one will not go on."""
 
 
-class OrderError(Exception):
+class OrderError(BaseException):
     """A pass stores keys and values in other blocks than each one once, in order."""
 
 

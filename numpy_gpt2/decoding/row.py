@@ -48,6 +48,7 @@ class Row:
         log_probabilities: the natural logarithms of the probabilities that the model gave to the tokens of the
             continuation; empty if not asked for.
         finish_reason: why the text ended; None while it grows.
+        n_drafted, n_accepted: how many tokens were drafted, and how many of them became part of the text.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Row:
         self.max_new_tokens = max_new_tokens
         self.detokenizer = detokenizer
         self.drafter = drafter
+        self.n_drafted = self.n_accepted = 0
         self.log_probabilities: list[float] = []
         self.finish_reason: FinishReason | None = None if max_new_tokens else "length"
         self._context_start = 0

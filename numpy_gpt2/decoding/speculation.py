@@ -60,17 +60,21 @@ def generate_one(row: Row, params: Params, n_head: int, slide: bool = False) -> 
     past, x = prefill.read_prompts([row.context], params, n_head, capacity)
     logits = model.output_head(x, params)  # [1, n_vocab]
     draft: list[int] = []
-    n_drafted = n_accepted = 0
     while True:
-        n_accepted += yield from accept(row, logits, draft)
+        row.n_accepted += yield from accept(row, logits, draft)
         if row.slide_or_end(n_ctx, slide):
             prefill.reread(past, row.context[:-1], params, n_head)
         if row.finish_reason:
             break
         draft = row.drafter.draft(row, room(row, n_ctx))
-        n_drafted += len(draft)
+        row.n_drafted += len(draft)
         logits = read_draft(row, draft, params, n_head, past)
-    log.debug("%d tokens were drafted, and %d of them accepted", n_drafted, n_accepted)
+
+
+def log_drafts(rows: Iterable[Row]) -> None:
+    """Logs how many tokens were drafted for these texts, and how many of them accepted."""
+    counts = [(row.n_drafted, row.n_accepted) for row in rows]
+    log.debug("drafted tokens: %d, accepted: %d", *map(sum, zip(*counts, strict=True)))
 
 
 def read_draft(row: Row, draft: Sequence[int], params: Params, n_head: int, past: Past) -> Array:

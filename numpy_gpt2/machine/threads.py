@@ -70,6 +70,16 @@ def count_threads() -> int | None:
     return max((n for n in numbers if n), default=None)
 
 
+def is_small(n_parameters: int) -> bool:
+    """Whether a model of this size computes on one thread."""
+    return n_parameters < SMALL and not _state.is_set
+
+
+def count_threads_for(n_parameters: int) -> int | None:
+    """The same for a model of this size."""
+    return 1 if is_small(n_parameters) else count_threads()
+
+
 @contextlib.contextmanager
 def on_one() -> Iterator[None]:
     """Within this context, each matrix product of the process uses one thread.
@@ -109,7 +119,7 @@ def fitting(n_parameters: int) -> contextlib.AbstractContextManager[None]:
         me = threading.get_ident()
         _state.within = {each: thread for each, thread in _state.within.items() if thread != me}
         settle()
-    return on_one() if n_parameters < SMALL and not _state.is_set else contextlib.nullcontext()
+    return on_one() if is_small(n_parameters) else contextlib.nullcontext()
 
 
 def fitted(steps: Iterator[T], n_parameters: int) -> Iterator[T]:

@@ -192,7 +192,7 @@ class TestFigures:
             limits = {"bandwidth": {"unit": "GB/s", "limit": {"median": 9, "low": 9, "high": 9}}}
             figures = {"machine": {"processor": name}, "rounds": 1, "124M": {**limits, **tasks}}
             (tmp_path / f"{name}.json").write_text(json.dumps(figures))
-        beside.main(tmp_path / "A.json", tmp_path / "B.json")
+        beside.main([str(tmp_path / "A.json"), str(tmp_path / "B.json")])
         printed = capsys.readouterr().out
         assert "| | unit | numpy_gpt2, A | numpy_gpt2, B | transformers, A | transformers, B |" in printed
         assert "| bandwidth | GB/s | 9 | 9 |  |  |" in printed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import SHAPES, random_ids, random_model
 
-from numpy_gpt2 import layers
+from numpy_gpt2 import layers, model
 from numpy_gpt2.decoding import prefill
 
 HPARAMS = SHAPES[1]
@@ -34,9 +34,9 @@ def test_the_last_block_ends_where_nothing_else_of_it_is_needed(monkeypatch: pyt
     assert [*n_tokens.values()] == [14] * (HPARAMS.n_layer - 1) + [2]  # the last piece has 14 - 4 * 3 tokens
 
 
-@pytest.mark.parametrize("change", ["none", "skip", "skip first", "twice"])
+@pytest.mark.parametrize("change", ["none", "skip", "skip first", "twice", "backwards"])
 def test_vectors_keys_and_values_are_those_of_a_whole_pass(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with a function of one's own in the place of `layers.block`."""
+    """Also with a function of one's own in the place of `layers.block`, or a changed `model.transformer`."""
     gpt2 = random_model(HPARAMS)
     original = layers.block
 
@@ -46,6 +46,14 @@ def test_vectors_keys_and_values_are_those_of_a_whole_pass(change: str, monkeypa
         x = original(x, params, n_head, past)
         return original(x, params, n_head, past) if change == "twice" else x
 
+    def transformer(x: Any, params: Any, n_head: int, past: Any) -> Any:
+        for layer, layer_past in reversed([*zip(params.h, past.layers(x.shape[1]), strict=True)]):
+            x = original(x, layer, n_head, layer_past)
+        past.lengths += x.shape[1]
+        return x
+
+    if change == "backwards":
+        monkeypatch.setattr(model, "transformer", transformer)
     monkeypatch.setattr(layers, "block", block)
     prompts = [random_ids(HPARAMS, 1, n, seed=n)[0].tolist() for n in (14, 7, 1)]
     past, last = prefill.read_prompts(prompts, gpt2.params, HPARAMS.n_head, 20)

@@ -211,7 +211,8 @@ class TestLookup:
         with caplog.at_level(logging.DEBUG, "numpy_gpt2"):
             row = Row([1], lambda logits, ids: 2, 9, drafter=Given([2, 2, 3, 2], [2], []))
             assert sum(speculation.generate_each([row], gpt2.params, 5)) == 9
-        assert caplog.messages == ["5 tokens were drafted, and 3 of them accepted"]
+            speculation.log_drafts([row, Row([1], lambda logits, ids: 2, 9)])
+        assert caplog.messages == ["drafted tokens: 5, accepted: 3"]
 
 
 def test_the_best_length_gives_the_most_tokens_in_the_same_time() -> None:
