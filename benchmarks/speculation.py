@@ -108,7 +108,9 @@ def load(folder: Path) -> Write:
         choose = partial(choose_given, text, rng)
         row = Row(prompt, choose, len(continuation), with_log_probabilities=False, drafter=drafters[drafter]())
         loop = speculation.generate_each if row.drafter else generate_batch
-        return [perf_counter() for _ in loop([row], model.params, model.hparams.n_head)]
+        moments = [perf_counter() for _ in loop([row], model.params, model.hparams.n_head)]
+        speculation.log_drafts([row])
+        return moments
 
     return write
 

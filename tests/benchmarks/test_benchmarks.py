@@ -127,7 +127,7 @@ class TestSpeculation:
             moments = speculation.load(folder / "small")(prompt, text, drafter)
         assert len(moments) == len(text)
         assert moments == sorted(moments)
-        drafted, accepted = next(record.args for record in caplog.records if "were drafted" in record.msg)  # type: ignore[misc]
+        drafted, accepted = next(record.args for record in caplog.records if "drafted" in record.msg)  # type: ignore[misc]
         return drafted, accepted  # type: ignore[return-value]
 
     def test_without_a_drafter_the_same_text_is_written(self, folder: Path) -> None:

@@ -182,7 +182,7 @@ class TestDrafts:
         args = [self.PROMPT, "--model", "tiny", "--max-new-tokens", "30", "--verbose", *options]
         plain, drafted = run(*args), run(*args, "--lookup")
         assert (drafted.returncode, drafted.stdout) == (0, plain.stdout)
-        assert re.search(r"\d+ tokens were drafted, and \d+ of them accepted", drafted.stderr)
+        assert re.search(r"\nnumpy_gpt2: drafted tokens: \d+, accepted: \d+\n", drafted.stderr)
         assert "drafted" not in plain.stderr
 
     def test_an_assistant_gives_the_same_greedy_text(self, models_dir: Path) -> None:
@@ -190,7 +190,8 @@ class TestDrafts:
         args = [self.PROMPT, "--model", "tiny", "--greedy", "--verbose", "--max-new-tokens", "20"]
         plain, drafted = run(*args), run(*args, "--assistant", models_dir / "small")
         assert (drafted.returncode, drafted.stdout) == (0, plain.stdout)
-        assert "tokens were drafted" in drafted.stderr
+        assert "is not small enough beside the model: nothing will be drafted" in drafted.stderr
+        assert "drafted tokens: 0, accepted: 0" in drafted.stderr
 
     def test_several_continuations(self) -> None:
         args = [self.PROMPT, "--model", "tiny", "--seed", "4", "-n", "3", "--max-new-tokens", "9", "--json"]
@@ -209,7 +210,7 @@ class TestDrafts:
         assert_one_sentence(result, "must have the same vocabulary as the model, but it knows 9 token ids")
 
     def test_an_assistant_that_does_not_exist(self) -> None:
-        assert_one_sentence(run("The fox", "--model", "tiny", "--assistant", "distlgpt2"), "distlgpt2")
+        assert_one_sentence(run("The fox", "--model", "tiny", "--assistant", "distlgpt2"), "--assistant: ", "distlgpt2")
 
 
 class TestPrompts:
