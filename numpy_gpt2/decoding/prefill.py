@@ -32,8 +32,8 @@ TOKENS_AT_ONCE = 256
 # another, with pieces of 128, 160 or 192 tokens. For 128 tokens, two pieces of 64 took 1.2 times as long as one.
 TOKENS_PER_WORKER = 128
 
-# By the profile in docs/performance.md, products take 0.6 of the time of a long prompt on one thread. With n threads, it
-# takes 0.6 / n + 0.4 of that time, with n workers 1 / n. So 3 workers are faster than any number of threads, 2 are not.
+# By the profile in docs/performance.md, products take 0.6 of the time of a long prompt on one thread. With n threads,
+# it takes 0.6 / n + 0.4 of that time, with n workers 1 / n. So 3 workers beat any number of threads, and 2 do not.
 FEWEST_WORKERS = 3
 
 T = TypeVar("T")
