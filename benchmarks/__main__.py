@@ -28,6 +28,7 @@ from time import sleep
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from numpy_gpt2 import HParams
 from numpy_gpt2.machine.backend import BACKENDS, VARIABLE, choose_backend
@@ -35,8 +36,8 @@ from numpy_gpt2.machine.files import write_atomically
 from numpy_gpt2.params import count_params
 from numpy_gpt2.weights.config import read_hparams
 
-from . import cold, tokenizers
-from .peers import NEEDS, PEERS
+from . import cold, speculation, tokenizers
+from .peers import COMPUTE_TYPES, INEXACT, NEEDS, PEERS, convert, converted
 from .worker import Worker, save_random
 
 SIZES = {
@@ -45,9 +46,11 @@ SIZES = {
     "774M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36),
     "1558M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
 }
-TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "tokenizer"]
+TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "speculation", "tokenizer"]
 ON_GPU = ["tokens", "prompts", "batches", "load"]  # the other tasks measure main memory and the processor
 OURS = "numpy_gpt2"
+ON_CPU_ONLY = {*COMPUTE_TYPES}  # programs that this benchmark does not start on a GPU
+WITHOUT = "without drafts"
 PAUSE = 0.1  # seconds, for the threads of the previous program to go idle
 BETTER = "ours is better by"
 
@@ -125,7 +128,11 @@ def parser(sizes: Mapping[str, HParams]) -> argparse.ArgumentParser:
         help="cupy: on a GPU, with transformers on the same GPU (default: NUMPY_GPT2_BACKEND, or numpy)",
     )
     parser.add_argument("--rounds", default=5, help="figures are medians of N rounds (default: %(default)s)", **number)
-    parser.add_argument("--corpus", type=Path, help="a text file for the tokenizers, which read its first 4 MB")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        help="a text file for the tokenizers, which read its first 4 MB, and for speculation (default: tales by tiny)",
+    )
     parser.add_argument("--models", type=Path, help="a folder to keep the random models in for the next run")
     parser.add_argument(
         "--json",
@@ -167,13 +174,12 @@ def run(args: argparse.Namespace, sizes: Mapping[str, HParams]) -> None:
     """
     os.environ[VARIABLE] = choose_backend(args.backend)  # for the measured processes
     if os.environ[VARIABLE] == "cupy":
-        if dropped := [task for task in args.tasks if task not in ON_GPU]:
-            print(f"not measured on a GPU: {', '.join(dropped)}", file=sys.stderr)
-        args.tasks = [task for task in args.tasks if task in ON_GPU]
+        leave_out_what_needs_the_processor(args)
     texts = tokenizers.texts(args.corpus) if "tokenizer" in args.tasks else {}
     peers = [peer for peer in args.peers if all(map(importlib.util.find_spec, NEEDS[peer]))]
     if missing := {*args.peers} - {*peers}:
         print(f"not measured, since they are not installed: {', '.join(sorted(missing))}", file=sys.stderr)
+    tales = speculation.tales(args.corpus) if "speculation" in args.tasks else ""
     results: dict[str, Any] = {"machine": machine(args.threads), "rounds": args.rounds}
 
     @contextmanager
@@ -195,9 +201,15 @@ def run(args: argparse.Namespace, sizes: Mapping[str, HParams]) -> None:
     with folder_of_models(args.models) as folder:
         for size in args.sizes if {*args.tasks} - {"tokenizer"} else ():
             make_model(folder / size, sizes[size])
-            with table(size) as keep:
-                for rows in measure_size(sizes[size], folder / size, peers, args):
-                    keep(rows)
+            if {*args.tasks} - {"tokenizer", "speculation"}:
+                make_copies(folder / size, peers)
+                with table(size) as keep:
+                    for rows in measure_size(sizes[size], folder / size, peers, args):
+                        keep(rows)
+            if tales:
+                make_model(speculation.assistant_folder(folder / size), speculation.assistant_shape(sizes[size]))
+                with table(f"{size}, speculation") as keep:
+                    keep(measure_speculation(folder / size, tales, args))
     if texts:
         with table("tokenizer") as keep:
             for title, text in texts.items():
@@ -205,10 +217,19 @@ def run(args: argparse.Namespace, sizes: Mapping[str, HParams]) -> None:
     print(f"all figures are in {args.json}", file=sys.stderr)
 
 
+def leave_out_what_needs_the_processor(args: argparse.Namespace) -> None:
+    """Leaves out the tasks and programs that are not for a GPU, with a word."""
+    if dropped := [*({*args.tasks} - {*ON_GPU}), *({*args.peers} & ON_CPU_ONLY)]:
+        print(f"not measured on a GPU: {', '.join(sorted(dropped))}", file=sys.stderr)
+    args.tasks = [task for task in args.tasks if task in ON_GPU]
+    args.peers = [peer for peer in args.peers if peer not in ON_CPU_ONLY]
+
+
 def machine(threads: int) -> dict[str, str]:
     """The machine and the software that the figures are for."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    packages = ("numpy", "torch", "transformers", "tiktoken", "tokenizers")
+    packages = ("numpy", "torch", "transformers", "ctranslate2", "tiktoken", "tokenizers")
+    kernels = [library["architecture"] for library in threadpool_info() if "architecture" in library]
     return {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
@@ -217,7 +238,7 @@ def machine(threads: int) -> dict[str, str]:
         "system": platform.system(),
         "Python": platform.python_version(),
         **{name: version(name) for name in packages if importlib.util.find_spec(name)},
-        "BLAS": f"{blas['name']} {blas['version']}",
+        "BLAS": " ".join([blas["name"], blas["version"], *kernels[:1]]),
     }
 
 
@@ -250,7 +271,7 @@ def folder_of_models(kept: Path | None) -> Iterator[Path]:
 
 
 def make_model(folder: Path, hparams: HParams) -> None:
-    """Saves a random model, unless it exists already. Another process does it, so that this one stays small.
+    """Saves a random model, unless it exists already.
 
     Raises:
         RuntimeError: the model cannot be saved, or the folder holds a model of another shape.
@@ -260,11 +281,27 @@ def make_model(folder: Path, hparams: HParams) -> None:
             raise RuntimeError(f"{folder} holds a model of another shape: give --models another folder")
         return
     print(f"making a random model in {folder} ...", file=sys.stderr)
-    process = multiprocessing.get_context("spawn").Process(target=save_random, args=(folder, tuple(hparams)))
+    if not succeeds(save_random, folder, tuple(hparams)):
+        raise RuntimeError(f"the model could not be saved in {folder}")
+
+
+def make_copies(folder: Path, peers: list[str]) -> None:
+    """Saves a copy of the model for each program that needs another format, unless it exists already.
+
+    Raises:
+        RuntimeError: the model cannot be converted.
+    """
+    for peer in COMPUTE_TYPES.keys() & {*peers}:
+        if not converted(folder, COMPUTE_TYPES[peer]).exists() and not succeeds(convert, folder, COMPUTE_TYPES[peer]):
+            raise RuntimeError(f"the model in {folder} could not be converted for {peer}")
+
+
+def succeeds(action: Callable[..., None], *arguments: Any) -> bool:
+    """Whether an action succeeds in a process of its own, so that this one stays small."""
+    process = multiprocessing.get_context("spawn").Process(target=action, args=arguments)
     process.start()
     process.join()
-    if process.exitcode:
-        raise RuntimeError(f"the model could not be saved in {folder}")
+    return process.exitcode == 0
 
 
 def measure_size(hparams: HParams, model: Path, peers: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -335,6 +372,22 @@ def measure_tasks(
     return results
 
 
+def measure_speculation(model: Path, tales: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of texts that are written with drafts and without. Each round has other texts."""
+    rng = random.Random(0)
+    seconds: dict[str, dict[str, list[float]]] = {}
+    with Worker("speculation", model, args.threads) as worker:
+        worker.ask("write", [0] * 16, [0] * 3, "assistant")  # the first pass brings the weights into memory
+        for _ in range(args.rounds):
+            for title, (prompt, continuation, drafter) in speculation.tasks(tales, rng).items():
+                of_each = seconds.setdefault(title, {OURS: [], WITHOUT: []})
+                for name in rng.sample([OURS, WITHOUT], 2):
+                    sleep(PAUSE)
+                    moments = worker.ask("write", prompt, continuation, drafter if name == OURS else None)
+                    of_each[name].append((moments[-1] - moments[0]) / (len(moments) - 1))
+    return {title: compare("tokens/s", of_each, lambda each: 1 / each) for title, of_each in seconds.items()}
+
+
 def memory(name: str, model: Path, threads: int) -> float:
     """The peak memory, in MB, of a process that reads 1000 tokens and adds 24."""
     with Worker(name, model, threads) as worker:
@@ -388,7 +441,8 @@ def print_table(title: str, rows: dict[str, Any]) -> None:
             print(f"The machine's {name}: {show(row['limit'])} {row['unit']}\n")
     rows = {name: row for name, row in rows.items() if "limit" not in row}
     columns = [*dict.fromkeys(name for row in rows.values() for name in row if name != "unit")]
-    print(f"| | unit | {' | '.join(columns)} |\n|---|---|{'---:|' * len(columns)}")
+    headings = [f"{name} (not exact)" if name in INEXACT else name for name in columns]
+    print(f"| | unit | {' | '.join(headings)} |\n|---|---|{'---:|' * len(columns)}")
     for name, row in rows.items():
         print(f"| {name} | {row['unit']} | {' | '.join(show(row.get(column)) for column in columns)} |")
     print(flush=True)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+from .peers import COMPUTE_TYPES, converted
 from .worker import environment
 
 PROMPT = "Once upon a time"
@@ -23,6 +24,19 @@ ids = model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0
 print(tokenizer.decode(ids[0, inputs.input_ids.shape[1]:]), flush=True)
 """
 
+# What the documentation of CTranslate2 teaches
+CTRANSLATE2 = """
+import sys
+import ctranslate2
+import transformers
+
+generator = ctranslate2.Generator(sys.argv[3], compute_type=sys.argv[4])
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode(sys.argv[2]))
+results = generator.generate_batch([tokens], max_length=1, sampling_topk=1, include_prompt_in_result=False)
+print(tokenizer.decode(results[0].sequences_ids[0]), flush=True)
+"""
+
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """The command of each program. Both print one token and a line end."""
@@ -30,6 +44,10 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return {
         "numpy_gpt2": [sys.executable, *ours],
         "transformers": [sys.executable, "-c", TRANSFORMERS, str(folder), PROMPT],
+        **{
+            name: [sys.executable, "-c", CTRANSLATE2, str(folder), PROMPT, str(converted(folder, its_type)), its_type]
+            for name, its_type in COMPUTE_TYPES.items()
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""Where the time goes, function by function: `python -m benchmarks.functions`.
+"""Where the time goes on one thread, function by function: `python -m benchmarks.functions`.
 
 The time of NumPy's operators and elementwise functions counts for the function of this package that uses them.
 """
@@ -40,6 +40,7 @@ def own_times(action: Callable[[], object]) -> dict[str, tuple[float, int]]:
 
 def main() -> None:
     """Prints a table for each task."""
+    numpy_gpt2.set_threads(1)  # the profiler sees one
     model = numpy_gpt2.init(SHAPE)
     model.generate([0] * 300, 3, temperature=0)
     for title, (n_batch, n_prompt, n) in TASKS.items():

@@ -6,9 +6,11 @@ function in turn returns one that continues prompts.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -88,6 +90,56 @@ def transformers() -> Load:
     return load
 
 
+def ctranslate2(compute_type: str = "float32") -> Load:
+    """An inference engine in C++, with a copy of the model in its own format, made by `convert` before."""
+    import ctranslate2
+
+    def load(folder: Path) -> Generate:
+        threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+        path = converted(folder, compute_type)
+        generator = ctranslate2.Generator(str(path), compute_type=compute_type, inter_threads=1, intra_threads=threads)
+
+        def generate(prompts: list[list[int]], n: int) -> tuple[list[float], list[list[int]]]:
+            vocabulary = json.loads((path / "vocabulary.json").read_text("utf-8"))
+            tokens = [[vocabulary[id] for id in prompt] for prompt in prompts]
+            moments = [perf_counter()] * (n + 1)
+
+            def note(token: Any) -> bool:
+                moments[token.step + 1] = perf_counter()  # of the last text that got a token in this step
+                return False
+
+            results = generator.generate_batch(
+                tokens,
+                max_length=n,
+                sampling_topk=1,
+                include_prompt_in_result=False,  # so that it reads the prompt in one pass
+                end_token=[],  # so that no text ends early
+                callback=note,
+            )
+            return moments, [result.sequences_ids[0] for result in results]
+
+        return generate
+
+    return load
+
+
+def converted(folder: Path, compute_type: str) -> Path:
+    """The folder of a model's copy in CTranslate2's format, within the folder of the model."""
+    return folder / f"ctranslate2-{compute_type}"
+
+
+def convert(folder: Path, compute_type: str) -> None:
+    """Makes that copy. It is there either as a whole or not at all."""
+    import transformers
+    from ctranslate2.converters import TransformersConverter
+
+    transformers.logging.disable_progress_bar()
+    path = converted(folder, compute_type)
+    part = path.with_suffix(".part")
+    TransformersConverter(str(folder)).convert(str(part), quantization=compute_type, force=True)
+    part.rename(path)
+
+
 def tutorial() -> Load:
     """The loop that tutorials teach: plain NumPy, one text at a time, read from its beginning for each new token."""
     import numpy_gpt2
@@ -139,6 +191,15 @@ def tutorial() -> Load:
 PEERS: dict[str, Callable[[], Load]] = {
     "numpy_gpt2": numpy_gpt2,
     "transformers": transformers,
+    "ctranslate2": ctranslate2,
+    "ctranslate2-int8": partial(ctranslate2, "int8"),
     "tutorial": tutorial,
 }
-NEEDS = {"numpy_gpt2": (), "transformers": ("torch", "transformers"), "tutorial": ()}  # packages to be installed
+COMPUTE_TYPES = {"ctranslate2": "float32", "ctranslate2-int8": "int8"}  # programs that need a converted model
+INEXACT = {"ctranslate2-int8"}  # its weights are rounded to 8 bits, so it may come to other tokens
+NEEDS = {  # packages to be installed
+    "numpy_gpt2": (),
+    "transformers": ("torch", "transformers"),
+    **dict.fromkeys(COMPUTE_TYPES, ("ctranslate2", "torch", "transformers")),
+    "tutorial": (),
+}

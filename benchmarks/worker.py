@@ -34,7 +34,8 @@ class Worker:
     """Starts such a process and talks to it. The process loads its model before it answers the first question.
 
     Args:
-        name: a program of `peers.PEERS`, or `limits` for the machine itself.
+        name: a program of `peers.PEERS`, `speculation` for this package with drafts and without, or `limits` for the
+            machine itself.
         folder: the model.
         threads: how many threads the process may use.
     """
@@ -145,7 +146,11 @@ def main(name: str, folder: str) -> None:
             return {"error": f"{type(error).__name__}: {error}"}
 
     answers: dict[str, Callable[..., Any]] = {"bandwidth": bandwidth, "arithmetic": arithmetic}
-    if name != "limits":
+    if name == "speculation":
+        from . import speculation
+
+        answers = {"write": speculation.load(Path(folder))}
+    elif name != "limits":
         from .peers import PEERS
 
         load = PEERS[name]()

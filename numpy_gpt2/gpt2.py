@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from . import checks, generation
 from .cache import Past
-from .decoding import prefill, prompts
+from .decoding import prefill, prompts, speculation
 from .decoding.options import check_options
 from .decoding.row import Row
 from .decoding.stream import TextStream
@@ -24,7 +24,7 @@ from .evaluation import double_heads, hidden_states, scoring
 from .hub import download, names
 from .machine import backend as backends
 from .machine.memory import keep_freed_memory
-from .machine.threads import count_threads
+from .machine.threads import count_threads_for, fitted, fitting
 from .params import Array, HParams, Linear, Params, count_params, init_params
 from .text.padding import Batch
 from .text.special_ids import SpecialIds
@@ -116,7 +116,8 @@ class GPT2:
         if past is not None and past.params is not self.params:
             raise ValueError("this past was made for another model; new_past() makes one for this")
         batch, types = self._check(ids, past, token_type_ids)
-        logits = prefill.logits(batch, self.params, self.hparams.n_head, past, types)
+        with fitting(self._size):
+            logits = prefill.logits(batch, self.params, self.hparams.n_head, past, types)
         checks.check_finite(logits[:, -1])
         return backends.to_host(logits if np.ndim(ids) == 2 else logits[0])
 
@@ -139,7 +140,8 @@ class GPT2:
                 finite numbers.
         """
         batch, types = self._check(ids, token_type_ids=token_type_ids)
-        states = hidden_states.hidden_states(batch, self.params, self.hparams.n_head, types)
+        with fitting(self._size):
+            states = hidden_states.hidden_states(batch, self.params, self.hparams.n_head, types)
         checks.check_finite(states[-1][:, -1])
         return [backends.to_host(x if np.ndim(ids) == 2 else x[0]) for x in states]
 
@@ -155,6 +157,8 @@ class GPT2:
         slide: bool = False,
         return_full_text: bool = False,
         return_details: bool = False,
+        prompt_lookup_num_tokens: int | None = None,
+        assistant_model: GPT2 | None = None,
         progress: Callable[[int], object] | None = None,
         **sampling: float,
     ) -> Any:
@@ -176,6 +180,11 @@ class GPT2:
                 half is read again each time, which takes a while.
             return_full_text: return the prompt before the continuation.
             return_details: return a `Generation` in place of each string.
+            prompt_lookup_num_tokens: draft up to this many tokens at a time from the text so far, and check them in one
+                pass: faster where a text is copied, or repeats itself, and the same text. `decoding.speculation`
+                tells more. Several texts are then continued one after another.
+            assistant_model: the same, with drafts from this smaller model, which has the same vocabulary. Above
+                temperature 0, the texts that a seed gives are others, of the same distribution.
             progress: called after each step with the number of texts that took part.
             sampling: how each token is chosen: `temperature` (0 for the likeliest token each time; by default 1),
                 `top_k` (by default 40), `top_p` and the other options that `sampling.OPTIONS` describes.
@@ -195,6 +204,8 @@ class GPT2:
             seed=seed,
             slide=slide,
             return_full_text=return_full_text,
+            prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+            assistant_model=assistant_model,
             **sampling,
         )
         n_each = checks.check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
@@ -204,6 +215,8 @@ class GPT2:
         rows = prompts.start_rows(each, n_each, chosen, self.hparams, self.tokenizer, self.special_ids, return_details)
         for _ in self._steps(rows, slide, progress):
             pass
+        if chosen.drafts:
+            speculation.log_drafts(rows)
         results: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
         if n_each > 1:
             results = [results[i : i + n_each] for i in range(0, len(results), n_each)]
@@ -223,8 +236,8 @@ class GPT2:
             prompt: text or token ids.
             max_new_tokens: the maximum number of new tokens; by default 64.
             progress: called after each token with the number 1.
-            others: `max_length`, `stop`, `seed`, `slide`, `return_full_text` and the sampling options, as for
-                `generate`.
+            others: `max_length`, `stop`, `seed`, `slide`, `return_full_text`, `prompt_lookup_num_tokens`,
+                `assistant_model` and the sampling options, as for `generate`.
 
         Raises:
             TypeError, ValueError: as for `generate`, before the first piece.
@@ -254,7 +267,7 @@ class GPT2:
             ValueError: the ids are not ids of this model, or stride is out of its range.
         """
         ids = checks.check_ids(self._encode(text), self.hparams)
-        return scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride))
+        return fitted(scoring.score(ids, self.params, self.hparams.n_head, self._stride(stride)), self._size)
 
     def loss(
         self,
@@ -282,7 +295,7 @@ class GPT2:
         given = batch.reshape(shape) if labels is None else labels
         targets = np.atleast_2d(checks.check_indices("labels", given, shape, self.hparams.n_vocab, scoring.IGNORED))
         pieces = scoring.score(batch, self.params, self.hparams.n_head, self._stride(stride), targets)
-        return scoring.cross_entropy(scoring.join(pieces).log_probabilities, targets[:, 1:])
+        return scoring.cross_entropy(scoring.join(fitted(pieces, self._size)).log_probabilities, targets[:, 1:])
 
     def perplexity(self, text: prompts.Prompt, stride: int | None = None) -> float:
         """How many equally likely tokens would be as hard to predict: the exponential of the loss.
@@ -322,15 +335,23 @@ class GPT2:
         if self.multiple_choice_head is None:
             raise ValueError("this model has no multiple-choice head; a folder that GPT2DoubleHeadsModel saved has one")
         choices = double_heads.check_choices(self.hparams, ids, mc_token_ids, token_type_ids, labels, mc_labels)
-        result = double_heads.double_heads(choices, self.params, self.multiple_choice_head, self.hparams.n_head)
+        with fitting(self._size):
+            result = double_heads.double_heads(choices, self.params, self.multiple_choice_head, self.hparams.n_head)
         return result._replace(logits=backends.to_host(result.logits), mc_logits=backends.to_host(result.mc_logits))
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
-        for n_rows in generation.generate_batch(rows, self.params, self.hparams.n_head, slide):
+        drafts = any(row.drafter for row in rows) and not prefill.is_recorded()
+        loop = speculation.generate_each if drafts else generation.generate_batch
+        for n_rows in fitted(loop(rows, self.params, self.hparams.n_head, slide), self._size):
             if progress:
                 progress(n_rows)
             yield n_rows
+
+    @property
+    def _size(self) -> int:
+        """The number of parameters, which decides how many threads a pass takes."""
+        return count_params(self.hparams)
 
     def _encode(self, text: prompts.Prompt | npt.ArrayLike) -> npt.ArrayLike:
         """The ids, given text or ids."""
@@ -393,7 +414,8 @@ def load(
     model = model.to(backend)
     if log.isEnabledFor(logging.DEBUG):
         size = f"{model.hparams.n_layer} layers, {count_params(model.hparams):,} parameters, {dtype}"
-        log.debug("%s is in %s: %s, on %s, threads: %s", model.name, folder, size, backend, count_threads())
+        n_threads = count_threads_for(count_params(model.hparams))
+        log.debug("%s is in %s: %s, on %s, threads: %s", model.name, folder, size, backend, n_threads)
     return model
 
 

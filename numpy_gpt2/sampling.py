@@ -101,8 +101,9 @@ def draw(logits: Array, rng: np.random.Generator) -> int:
 
     Shapes: logits `[n_vocab]`.
     """
-    cumulative = np.cumsum(layers.softmax(logits.astype(np.float64)))
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    possible = np.flatnonzero(logits > -math.inf)  # often a few of many thousands
+    cumulative = np.cumsum(layers.softmax(logits[possible].astype(np.float64)))
+    return int(possible[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")])
 
 
 def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
@@ -128,13 +129,12 @@ def adjust(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
     return logits
 
 
-def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (), **options: float) -> int:
-    """Chooses the next token: the likeliest at temperature 0, otherwise one that is drawn.
+def final_logits(logits: Array, ids: Sequence[int] = (), **options: float) -> Array:
+    """The logits with which a token is drawn, as by `adjust`, but in float64 and checked.
 
     Args:
         logits: `[n_vocab]`.
-        rng: where the randomness comes from.
-        ids, options: as for `adjust`. Their values are not checked here; `check_sampling` does that.
+        ids, options: as for `adjust`.
 
     Raises:
         TypeError: there is no option of a given name.
@@ -145,6 +145,21 @@ def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (),
     if not math.isfinite(adjusted.max()):
         checks.check_finite(logits.max())
         raise ValueError("the logits overflow when scaled: use a temperature and a penalty that are nearer to 1")
+    return adjusted
+
+
+def next_token(logits: Array, rng: np.random.Generator, ids: Sequence[int] = (), **options: float) -> int:
+    """Chooses the next token: the likeliest at temperature 0, otherwise one that is drawn.
+
+    Args:
+        logits: `[n_vocab]`.
+        rng: where the randomness comes from.
+        ids, options: as for `adjust`. Their values are not checked here; `check_sampling` does that.
+
+    Raises:
+        TypeError, ValueError: as for `final_logits`.
+    """
+    adjusted = final_logits(logits, ids, **options)
     return int(np.argmax(adjusted)) if options.get("temperature") == 0 else draw(adjusted, rng)
 
 

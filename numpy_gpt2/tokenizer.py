@@ -259,9 +259,8 @@ class Tokenizer:
             ValueError: as `encode`.
         """
         characters = byte_spelling(word)
-        fast = merging.merge_long(characters, self.ranks) if len(characters) > merging.LONG else None
-        tokens = merge(characters, self.ranks) if fast is None else fast
-        return [self.encoder[token] for token in tokens]
+        method = merge if len(characters) <= merging.LONG else merging.merge_long
+        return [self.encoder[token] for token in method(characters, self.ranks)]
 
     def encode_batch(
         self, texts: Sequence[str], pad: int | None = None, truncate: int | None = None, allow_special: bool = False

@@ -14,9 +14,9 @@ import numpy as np
 
 # The functions of NumPy that the package may call with arrays on a GPU. CuPy has all of them.
 SUPPORTED = set(
-    "arange argmax argsort array_equal asarray concatenate copyto count_nonzero cumsum diagonal empty empty_like full "
-    "max may_share_memory mean partition put_along_axis result_type searchsorted stack sum swapaxes take_along_axis "
-    "where zeros".split()
+    "arange argmax argsort array_equal asarray concatenate copyto count_nonzero cumsum diagonal empty empty_like "
+    "flatnonzero full max may_share_memory mean partition put_along_axis result_type searchsorted stack sum swapaxes "
+    "take_along_axis where zeros".split()
 )
 CREATE = {"arange", "asarray", "empty", "full", "zeros"}  # they accept NumPy arrays, which are copied
 

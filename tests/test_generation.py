@@ -162,7 +162,10 @@ class TestBatch:
         assert passes == [(2, 3), (3, 1), (2, 1), (1, 1)]
         assert made == [finish([Row(row.tokens[: row.n_prompt], greedy, row.max_new_tokens)], gpt2)[0] for row in rows]
 
-    def test_a_long_prompt_is_read_in_pieces(self, passes: list[tuple[int, ...]]) -> None:
+    def test_a_long_prompt_is_read_in_pieces(
+        self, passes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(prefill, "count_workers", lambda params, at_most: 1)
         gpt2 = random_model(SHAPES[1])
         prompts = random_prompts(SHAPES[1], [30, 4, 17])
         whole = finish([Row(prompt, greedy, 9) for prompt in prompts], gpt2)

@@ -42,6 +42,7 @@ TEXTS = {
     "one letter": "a" * 1000 + "A" * 1000 + " " + "é" * 500,
     "signs": "!" * 500 + "=" * 100 + "-" * 77 + "\\/" * 50 + "{}[]()<>",
     "digits": "3.14159 2026-11-20 0x1F 1e-5 ١٢٣ " + "9" * 300,
+    "long words": " ".join("".join(random.Random(n).choices("etaoinÉжあ漢", k=n)) for n in (20, 40, 41, 200, 2000)),
     "special": f"a{END_OF_TEXT}b <|endoftext| {END_OF_TEXT}{END_OF_TEXT}",
 }
 

@@ -25,7 +25,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="where to compute: numpy, or cupy on a GPU (default: NUMPY_GPT2_BACKEND, or numpy)",
     )
-    group.add_argument("--threads", metavar="N", type=int, help="use N processor cores (default: all)")
+    group.add_argument(
+        "--threads",
+        metavar="N",
+        type=int,
+        help="use N processor cores (default: one for a small model such as tiny, otherwise all)",
+    )
     add_message_options(parser)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from ..decoding import speculation
 from ..decoding.options import Options, check_options
 from ..decoding.prompts import encode_prompt
 from ..decoding.row import FinishReason, Generation
 from ..gpt2 import GPT2
 from .arguments import add_model_options, add_sampling_options, sampling_options
-from .loading import announce, load_model
+from .loading import announce, load_assistant, load_model
 from .process import argument_text, is_file, is_terminal, progress_bar, show, show_object, standard_input
 from .prompts import NamedPrompt, ask, read_prompts
 
@@ -33,6 +34,7 @@ EXAMPLES = """\
   numpy-gpt2 "Hello, I'm a language model," -n 5
   numpy-gpt2 "Alan Turing theorized that" --model gpt2 --greedy
   numpy-gpt2 "Q: Who was Ada Lovelace? A:" --model gpt2 --stop "Q:"
+  numpy-gpt2 "one two three one two three one" --lookup
   numpy-gpt2 --file prompts.txt --json > continuations.jsonl
   numpy-gpt2 --interactive
   cat letter.txt | numpy-gpt2
@@ -88,6 +90,7 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
     choice = add_sampling_options(parser)
     choice.add_argument("--seed", metavar="N", type=int, help="the same seed gives the same text")
 
+    add_speculation_options(parser)
     output = parser.add_argument_group("the output")
     output.add_argument("--full-text", action="store_true", help="print the prompt before its continuation")
     output.add_argument(
@@ -107,6 +110,24 @@ def add_options(parser: argparse.ArgumentParser, with_prompt: bool = True) -> No
     add_model_options(parser)
 
 
+def add_speculation_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that draft tokens."""
+    group = parser.add_argument_group("drafts", "guessed tokens that are checked at once, text by text")
+    drafts = group.add_mutually_exclusive_group()
+    drafts.add_argument(
+        "--lookup",
+        action="store_const",
+        const=speculation.MOST,
+        help="draft tokens from the text so far: the same text, sooner where it copies or repeats itself",
+    )
+    drafts.add_argument(
+        "--assistant",
+        metavar="NAME",
+        help="draft tokens with this much smaller model of the same vocabulary, such as distilgpt2 for gpt2-large: the "
+        "same text with --greedy, otherwise one of the same distribution",
+    )
+
+
 def run(args: argparse.Namespace) -> None:
     """Prints the continuations that the options ask for."""
     keywords = generation_options(args)
@@ -115,6 +136,8 @@ def run(args: argparse.Namespace) -> None:
     checks.check_whole_number("--batch-size", args.batch_size, at_least=1)
     prompts = [] if args.interactive else read_prompts(args)
     model = load_model(args)
+    if args.assistant is not None:
+        keywords["assistant_model"] = load_assistant(args, model)
     n_tokens = [count_tokens(prompt, model, options) for prompt in prompts]  # checks all prompts before the first text
     announce(model, args)
     keywords["seed"] = np.random.SeedSequence(args.seed)  # each call continues its random numbers
@@ -133,6 +156,7 @@ def generation_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "slide": args.slide,
         "return_full_text": args.full_text,
+        "prompt_lookup_num_tokens": args.lookup,
         **sampling_options(args),
     }
 
@@ -202,6 +226,8 @@ def stream(prompt: NamedPrompt, n_tokens: int, model: GPT2, keywords: dict[str, 
         for piece in pieces:
             show(piece, end="")
         print(flush=True)
+    if args.lookup or args.assistant is not None:
+        pieces.log_drafts()
     log.log(level(pieces.finish_reason), FINISHED[pieces.finish_reason])
 
 

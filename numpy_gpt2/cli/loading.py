@@ -6,6 +6,7 @@ import argparse
 import logging
 
 from .. import checks
+from ..decoding.assistant import check_assistant, drafts
 from ..gpt2 import GPT2, load
 from ..hub.names import EMBEDDED, expand, is_on_disk
 from ..machine.threads import set_threads
@@ -30,6 +31,22 @@ def load_model(args: argparse.Namespace) -> GPT2:
         raise FileNotFoundError(f"there is no folder {args.models_dir}, which --models-dir names")
     real = "gpt2" if is_on_disk("gpt2", args.models_dir) else EMBEDDED
     return load(real, args.models_dir, backend=args.backend)
+
+
+def load_assistant(args: argparse.Namespace, model: GPT2) -> GPT2:
+    """The model that `--assistant` names.
+
+    Raises:
+        ValueError: it cannot be loaded, or has another vocabulary than the model.
+    """
+    try:
+        assistant = load(args.assistant, args.models_dir, backend=args.backend)
+        check_assistant(assistant, model.hparams, model.tokenizer)
+    except (ImportError, OSError, ValueError) as error:
+        raise ValueError(f"--assistant: {error}") from error
+    if not drafts(assistant.hparams, model.hparams):
+        log.info("the assistant %s is not small enough beside the model: nothing will be drafted", assistant.name)
+    return assistant
 
 
 def announce(model: GPT2, args: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
-"""What the batched loop is built on: prompts, options, prefill, and text that streams.
+"""What the batched loop is built on: prompts, options, prefill, text that streams, and drafts.
 
 `prompts` and `options` check what comes from outside, `prefill` reads the prompts, a `row` is one text of the batch,
-and `detokenizer` and `stream` turn its tokens into characters and end it at a stop string.
+and `detokenizer` and `stream` turn its tokens into characters and end it at a stop string. `speculation` is
+the loop for several tokens a pass, with drafts from `lookup` or an `assistant`.
 """

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks, sampling, tokenizer
+from ..params import HParams, Params
+from .assistant import AssistantModel
 
 
 class Options(NamedTuple):
@@ -19,7 +21,14 @@ class Options(NamedTuple):
     seed: int | np.random.SeedSequence | None
     slide: bool
     return_full_text: bool
+    prompt_lookup_num_tokens: int | None
+    assistant_model: AssistantModel | None
     sampling: Mapping[str, Any]  # a value for each of `sampling.OPTIONS`, by name
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted."""
+        return self.prompt_lookup_num_tokens is not None or self.assistant_model is not None
 
     def count_new_tokens(self, n_prompt: int) -> int:
         """The most tokens that may follow a prompt of n_prompt tokens.
@@ -42,6 +51,8 @@ def check_options(
     seed: int | np.random.SeedSequence | None = None,
     slide: bool = False,
     return_full_text: bool = False,
+    prompt_lookup_num_tokens: int | None = None,
+    assistant_model: AssistantModel | None = None,
     **others: Any,
 ) -> Options:
     """Checks the options; the others are sampling options, with their defaults where they are not given.
@@ -53,6 +64,11 @@ def check_options(
     sampling.check_names(others, Options._fields[:-1])
     if max_new_tokens is not None and max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")
+    if prompt_lookup_num_tokens is not None and assistant_model is not None:
+        raise ValueError("give prompt_lookup_num_tokens or assistant_model, but not both: a draft comes from one place")
+    if assistant_model is not None and not is_model(assistant_model):
+        found = type(assistant_model).__name__
+        raise ValueError(f"assistant_model must be a model, such as load() returns, not of type {found}")
     return Options(
         max_new_tokens if max_new_tokens is None else checks.check_whole_number("max_new_tokens", max_new_tokens),
         max_length if max_length is None else checks.check_whole_number("max_length", max_length),
@@ -60,8 +76,17 @@ def check_options(
         seed if isinstance(seed, (np.random.SeedSequence, type(None))) else checks.check_whole_number("seed", seed),
         slide,
         return_full_text,
+        prompt_lookup_num_tokens
+        if prompt_lookup_num_tokens is None
+        else checks.check_whole_number("prompt_lookup_num_tokens", prompt_lookup_num_tokens, at_least=1),
+        assistant_model,
         sampling.check_sampling(**others),
     )
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value has what an `AssistantModel` has."""
+    return isinstance(getattr(value, "params", None), Params) and isinstance(getattr(value, "hparams", None), HParams)
 
 
 def stop_strings(stop: str | Iterable[str] | None) -> tuple[str, ...]:

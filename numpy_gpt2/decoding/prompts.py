@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,9 +13,11 @@ from ..params import Array, HParams
 from ..text.padding import Batch
 from ..text.special_ids import SpecialIds
 from ..tokenizer import Tokenizer
+from .assistant import Assistant, check_assistant
 from .detokenizer import Detokenizer
+from .lookup import Lookup
 from .options import Options
-from .row import Row
+from .row import Drafter, Row
 
 Prompt: TypeAlias = str | Sequence[int] | Array  # text, or token ids [n_seq]
 
@@ -41,11 +43,13 @@ def start_rows(
         with_log_probabilities: as for `Row`.
 
     Raises:
-        ValueError: a prompt cannot be read or is too long, or the options are about text and there is no
-            vocabulary.
+        ValueError: a prompt cannot be read or is too long, the options are about text and there is no vocabulary,
+            or the assistant has another vocabulary.
     """
     if options.stop or options.return_full_text:
         require(tokenizer)
+    if options.assistant_model:
+        check_assistant(options.assistant_model, hparams, tokenizer)
     encoded = []
     for number, prompt in enumerate(prompts, start=1):
         try:
@@ -60,12 +64,22 @@ def start_rows(
         before = tokenizer.decode_bytes(ids) if tokenizer and options.return_full_text and len(prompt) else b""
         for _ in range(n_each):
             rng = np.random.default_rng(next(streams))
-            choose = partial(sampling.next_token, rng=rng, **options.sampling)
+            choose, drafter = choose_and_draft(options, hparams, rng)
             detokenizer = Detokenizer(tokenizer, options.stop, before) if tokenizer else None
-            rows.append(
-                Row(ids, choose, max_new_tokens, special_ids.eos_token_ids, detokenizer, with_log_probabilities)
-            )
+            ends = special_ids.eos_token_ids
+            rows.append(Row(ids, choose, max_new_tokens, ends, detokenizer, with_log_probabilities, drafter))
     return rows
+
+
+def choose_and_draft(
+    options: Options, hparams: HParams, rng: np.random.Generator
+) -> tuple[Callable[..., int], Drafter | None]:
+    """How a row chooses its tokens, drawing from rng, and what drafts them."""
+    if options.assistant_model:
+        assistant = Assistant(options.assistant_model, hparams, rng, options.sampling)
+        return assistant.choose, assistant
+    n_most = options.prompt_lookup_num_tokens
+    return partial(sampling.next_token, rng=rng, **options.sampling), Lookup(n_most) if n_most else None
 
 
 def encode_prompt(

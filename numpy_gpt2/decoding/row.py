@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from .. import checks, layers
 from ..params import Array
@@ -22,6 +22,13 @@ class Generation(NamedTuple):
     finish_reason: FinishReason
 
 
+class Drafter(Protocol):
+    """Guesses how a text goes on, for `speculation`."""
+
+    def draft(self, row: Row, n_most: int) -> list[int]:
+        """Up to n_most tokens that may follow."""
+
+
 class Row:
     """One text of the batch, in token ids.
 
@@ -32,14 +39,16 @@ class Row:
         eos_token_ids: the tokens that end a text; such a token does not become part of the continuation.
         detokenizer: turns the tokens into characters, and looks for stop strings.
         with_log_probabilities: whether to keep the log-probability of each token, which takes a moment.
+        drafter: guesses how the text goes on.
 
     Attributes:
         tokens: the prompt and the continuation.
         n_prompt: how many of the tokens are the prompt.
-        max_new_tokens, detokenizer: as given.
+        max_new_tokens, detokenizer, drafter: as given.
         log_probabilities: the natural logarithms of the probabilities that the model gave to the tokens of the
             continuation; empty if not asked for.
         finish_reason: why the text ended; None while it grows.
+        n_drafted, n_accepted: how many tokens were drafted, and how many of them became part of the text.
     """
 
     def __init__(
@@ -50,11 +59,14 @@ class Row:
         eos_token_ids: Collection[int] = (),
         detokenizer: Detokenizer | None = None,
         with_log_probabilities: bool = True,
+        drafter: Drafter | None = None,
     ) -> None:
         self.tokens = list(prompt)
         self.n_prompt = len(prompt)
         self.max_new_tokens = max_new_tokens
         self.detokenizer = detokenizer
+        self.drafter = drafter
+        self.n_drafted = self.n_accepted = 0
         self.log_probabilities: list[float] = []
         self.finish_reason: FinishReason | None = None if max_new_tokens else "length"
         self._context_start = 0
@@ -101,6 +113,11 @@ class Row:
         else:
             self.finish_reason = "context"
         return slide
+
+    def release(self) -> None:
+        """Lets go of what an ended text does not need, which may hold memory."""
+        self.drafter = None
+        del self._choose
 
     def generation(self) -> Generation:
         """The result, once the text has ended."""

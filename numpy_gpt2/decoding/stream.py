@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from .detokenizer import Detokenizer
 from .row import FinishReason, Row
+from .speculation import log_drafts
 
 
 class TextStream(Iterator[str]):
@@ -23,6 +24,10 @@ class TextStream(Iterator[str]):
         assert row.detokenizer
         self._row = row
         self._pieces = self._as_they_come(row.detokenizer, steps)
+
+    def log_drafts(self) -> None:
+        """Logs how many tokens were drafted so far, and how many of them accepted."""
+        log_drafts([self._row])
 
     @property
     def finish_reason(self) -> FinishReason | None:

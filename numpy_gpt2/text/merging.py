@@ -1,73 +1,83 @@
-"""Byte-pair encoding of long words, in n log n time, where `tokenizer.merge` takes n^2."""
+"""Byte-pair encoding of long words, where `tokenizer.merge` takes time that grows with the square of the length."""
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import functools
+import itertools
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
 
-LONG = 20  # a word of more bytes is merged faster here than by `tokenizer.merge`
+LONG = 64  # a word of more bytes is merged faster here than by `tokenizer.merge`
+BLOCK = 256  # bytes; of a longer word, so much is merged at a time
+OVERLAP = 8  # tokens of a block that the next one finds again
 
 
-def merge_long(word: str, ranks: Mapping[str, int]) -> list[str] | None:
-    """The tokens that `tokenizer.merge` makes of a word, or None if this method cannot find them.
+def merge_long(word: str, ranks: Mapping[str, int], size: int = BLOCK, overlap: int = OVERLAP) -> list[str]:
+    """The tokens that `tokenizer.merge` makes of a word, block by block.
 
-    All places of a pair are joined together, from left to right. Pairs wait for their turn in a heap, each
-    with the places where it was seen. The places know their neighbours, as in a linked list.
+    A block may end within a token, so its last tokens may be wrong. The next block begins `overlap` tokens before that
+    end and must find the same token first; otherwise, all begins again with larger blocks. So any two neighbours in the
+    result are neighbours in a block.
 
-    A trained vocabulary makes a token before it makes others from that token, so joining a pair never creates
-    one of lower rank. In a vocabulary where it does, that pair would come before the other places of the
-    first, and the result is None.
+    That suffices. In a block, no merge crosses the edges of two neighbours. So the merges within the two were those of
+    the two alone, in the same order. Suppose that a merge of the whole word crosses the edge between two neighbours of
+    the result, and take the first merge that crosses any such edge. Until then, these two were merged as they are
+    alone. So that merge would come next there too, and cross the edge in the block.
+
+    Args:
+        word, ranks: as for `tokenizer.merge`.
+        size: bytes in a block.
+        overlap: tokens that a block and the next one have in common.
 
     >>> merge_long("banana", {"a n": 0, "an a": 1, "b an": 2})
     ['ban', 'ana']
     """
-    n = len(word)
-    tokens = list(word)  # when two are joined, the left place gets both and the right one ""
-    left_of = list(range(-1, n - 1))
-    right_of = list(range(1, n + 1))
-    waiting: dict[tuple[str, str], list[int]] = {}  # where each pair that may be joined begins
-    heap: list[tuple[int, tuple[str, str]]] = []  # the ranks of these pairs
+    merged = functools.cache(functools.partial(merge_block, ranks=ranks))  # blocks of a repetitive word are equal
+    tokens: list[str] = []
+    begin = 0
+    block = merged(word[:size])
+    while begin + size < len(word):
+        kept, shared = block[:-overlap], block[-overlap:][0]
+        begin += len("".join(kept))
+        following = merged(word[begin : begin + size])
+        if not kept or following[0] != shared:
+            return merge_long(word, ranks, 2 * size, overlap)
+        tokens += kept
+        block = following
+    return tokens + block
 
-    def offer(places: Iterable[int]) -> int:
-        """Lets the pairs at these places wait, where they may be joined; returns the lowest new rank."""
-        lowest = len(ranks)
-        places_of: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        for i in places:
-            places_of[tokens[i], tokens[right_of[i]]].append(i)
-        for pair, new in places_of.items():
-            if pair in waiting:
-                waiting[pair] += new
-            elif (rank := ranks.get(" ".join(pair))) is not None:
-                waiting[pair] = new
-                heapq.heappush(heap, (rank, pair))
-                lowest = min(lowest, rank)
-        return lowest
 
-    offer(range(n - 1))
+def merge_block(word: str, ranks: Mapping[str, int]) -> list[str]:
+    """The tokens that `tokenizer.merge` makes of a word, in n log n time.
+
+    The pairs wait for their turn in a heap, by their ranks; those of equal rank wait from left to right. The tokens
+    know their neighbours, as in a linked list.
+
+    >>> merge_block("banana", {"a n": 0, "an a": 1, "b an": 2})
+    ['ban', 'ana']
+    """
+    tokens = [*word, ""]  # in a ring: the empty one is beside both ends, and no pair with it has a rank
+    n = len(tokens)
+    left_of = [*range(-1, n - 1)]
+    right_of = [*range(1, n), 0]
+    never, rank_of = len(ranks), ranks.get
+    rank_at = [rank_of(f"{left} {right}", never) for left, right in itertools.pairwise(tokens)]
+    rank_at.append(never)
+    heap = [rank * n + i for i, rank in enumerate(rank_at) if rank < never]  # a rank and a place in one number
+    heapify(heap)
     while heap:
-        rank, pair = heapq.heappop(heap)
-        left, right = pair
-        if ranks.get(f"{left}{right} {left}", rank) < rank:  # a pair between two places of this one comes first
-            return None
-        joined: list[int] = []
-        for i in sorted(waiting.pop(pair)):
-            j = right_of[i]
-            if tokens[i] == left and j < n and tokens[j] == right:  # neither has been joined to another since
-                tokens[i] = left + right
-                tokens[j] = ""
-                right_of[i] = right_of[j]
-                if right_of[i] < n:
-                    left_of[right_of[i]] = i
-                joined.append(i)
-        created: list[int] = []  # places of pairs that did not exist before
-        previous = -1
-        for i in joined:
-            if left_of[i] > previous:  # otherwise it is the pair to the right of the previous place
-                created.append(left_of[i])
-            if right_of[i] < n:
-                created.append(i)
-            previous = i
-        if offer(created) < rank:
-            return None
+        rank, i = divmod(heappop(heap), n)
+        if rank_at[i] != rank:  # one of the two has been merged with another since
+            continue
+        j = right_of[i]
+        tokens[i] = token = tokens[i] + tokens[j]  # the left place gets both, and the right one nothing
+        tokens[j], rank_at[j] = "", never
+        h, k = left_of[i], right_of[j]
+        right_of[i], left_of[k] = k, i
+        rank_at[i] = rank = rank_of(f"{token} {tokens[k]}", never)
+        if rank < never:
+            heappush(heap, rank * n + i)
+        rank_at[h] = rank = rank_of(f"{tokens[h]} {token}", never)
+        if rank < never:
+            heappush(heap, rank * n + h)
     return [token for token in tokens if token]

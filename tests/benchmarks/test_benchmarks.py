@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import random_model
+from threadpoolctl import threadpool_limits
 
 import numpy_gpt2
 from numpy_gpt2 import HParams
 
 pytest.importorskip("benchmarks", reason="the benchmark is only in the source tree")
 from benchmarks import __main__ as benchmark
-from benchmarks import cold, functions, peers, tokenizers
+from benchmarks import beside, cold, functions, peers, speculation, tokenizers
 from benchmarks.__main__ import BETTER, Task
 from benchmarks.worker import Worker
+from numpy_gpt2.tokenizer import Tokenizer
 
 SMALL = HParams(n_vocab=50257, n_ctx=1024, n_embd=12, n_head=3, n_layer=2)
 
@@ -25,15 +30,41 @@ SMALL = HParams(n_vocab=50257, n_ctx=1024, n_embd=12, n_head=3, n_layer=2)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     numpy_gpt2.save(numpy_gpt2.init(SMALL, seed=1), folder / "small")
+    numpy_gpt2.save(numpy_gpt2.init(SMALL, seed=2), folder / "small-assistant")
     return folder
 
 
-@pytest.mark.parametrize("name", ["transformers", "tutorial"])
-def test_all_programs_generate_the_same_tokens(name: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def varied(folder: Path) -> Path:
+    """The folder of a model whose likeliest tokens differ from place to place."""
+    model = random_model(SMALL, "float32")
+    model.tokenizer = Tokenizer.gpt2()
+    numpy_gpt2.save(model, folder / "varied")
+    return folder / "varied"
+
+
+@pytest.fixture(scope="module")
+def ending(folder: Path) -> Path:
+    """The folder of a model that would end every text at once."""
+    model = numpy_gpt2.init(SMALL, seed=1)
+    model.params.wte[50256] *= 100
+    model.params.ln_f.b[:] = model.params.wte[50256]
+    numpy_gpt2.save(model, folder / "ending")
+    return folder / "ending"
+
+
+def load_peer(name: str, folder: Path) -> peers.Generate:
     for package in peers.NEEDS[name]:
         pytest.importorskip(package)
-    ours = peers.numpy_gpt2()(folder / "small")
-    theirs = peers.PEERS[name]()(folder / "small")
+    if name in peers.COMPUTE_TYPES and not peers.converted(folder, peers.COMPUTE_TYPES[name]).exists():
+        peers.convert(folder, peers.COMPUTE_TYPES[name])
+    return peers.PEERS[name]()(folder)
+
+
+@pytest.mark.parametrize("name", ["transformers", "ctranslate2", "tutorial"])
+def test_all_programs_generate_the_same_tokens(name: str, varied: Path) -> None:
+    ours = load_peer("numpy_gpt2", varied)
+    theirs = load_peer(name, varied)
     prompts = [[464, 2068, 7586], [1, 2, 3]]
     for n in 1, 4:
         moments, tokens = theirs(prompts, n)
@@ -44,6 +75,13 @@ def test_all_programs_generate_the_same_tokens(name: str, folder: Path) -> None:
         assert moments == sorted(moments)
 
 
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_no_program_ends_a_text(name: str, ending: Path) -> None:
+    moments, tokens = load_peer(name, ending)([[464, 2068], [1, 2]], 3)
+    assert tokens == [[50256] * 3] * 2
+    assert len(moments) == 4
+
+
 @pytest.mark.parametrize("name", ["tiktoken", "tokenizers", "published"])
 def test_the_tokenizers_agree(name: str) -> None:
     if name != "published":
@@ -51,6 +89,60 @@ def test_the_tokenizers_agree(name: str) -> None:
     for text in tokenizers.texts(None).values():
         part = text[:4000]
         assert tokenizers.PEERS[name]()(part) == tokenizers.numpy_gpt2()(part)
+
+
+class TestSpeculation:
+    TEXT = "".join(f"{number} words of a tale that goes on, and on. " for number in range(1000))
+
+    def test_every_text_follows_its_prompt(self) -> None:
+        decode = Tokenizer.gpt2().decode
+        copy, repeated, prose, assisted = speculation.tasks(self.TEXT, random.Random(0)).values()
+        assert decode(prose[0] + prose[1]) in self.TEXT
+        assert prose[:2] == assisted[:2]
+        assert repeated[0] == repeated[1] == repeated[0][:25] * 8
+        assert copy[0][:-1] != copy[1]
+        given, written = decode(copy[0]).strip().split(" "), decode(copy[1]).split(" ")
+        changes = [i for i, words in enumerate(zip(given, written, strict=True)) if words[0] != words[1]]
+        assert 1 <= len(changes) <= len(given) / 25 + 1
+
+    def test_drafts_from_the_text_are_accepted(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        text = [1, 2, 3, 4, 5] * 10
+        drafted, accepted = self.count(folder, text, text, "lookup", caplog)
+        assert drafted == accepted > 40
+
+    def test_as_many_drafts_of_the_assistant_are_right_as_it_says(
+        self, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        length = "numpy_gpt2.decoding.speculation.best_length"
+        monkeypatch.setattr(length, lambda chances, cost: min(1, len(chances)))
+        drafted, accepted = self.count(folder, [1, 2], random.Random(0).choices(range(9), k=500), "assistant", caplog)
+        assert accepted / drafted == pytest.approx(speculation.AGREEMENT, abs=0.1)
+
+    @staticmethod
+    def count(
+        folder: Path, prompt: list[int], text: list[int], drafter: str, caplog: pytest.LogCaptureFixture
+    ) -> tuple[int, int]:
+        """Writes a text, and returns how many of its tokens were drafted, and how many of these accepted."""
+        with caplog.at_level(logging.DEBUG, "numpy_gpt2"):
+            moments = speculation.load(folder / "small")(prompt, text, drafter)
+        assert len(moments) == len(text)
+        assert moments == sorted(moments)
+        drafted, accepted = next(record.args for record in caplog.records if "drafted" in record.msg)  # type: ignore[misc]
+        return drafted, accepted  # type: ignore[return-value]
+
+    def test_without_a_drafter_the_same_text_is_written(self, folder: Path) -> None:
+        assert len(speculation.load(folder / "small")([1, 2], [3, 3, 7, 50256], None)) == 4
+
+    def test_the_corpus_is_too_short(self, tmp_path: Path) -> None:
+        (tmp_path / "short.txt").write_text("a b c")
+        with pytest.raises(RuntimeError, match="short.txt is too short"):
+            speculation.tales(tmp_path / "short.txt")
+        with pytest.raises(RuntimeError, match="no natural text"):
+            speculation.tasks("-" * 4000, random.Random(0))
+
+    def test_without_a_corpus_tiny_writes_tales(self) -> None:
+        with threadpool_limits(1):  # more are slower for a small model
+            assert len(speculation.tales(None)) > speculation.N_CHARACTERS
 
 
 class TestFigures:
@@ -87,10 +179,31 @@ class TestFigures:
         assert benchmark.show(0.785) == "78%"
         assert benchmark.show(None) == ""
 
+    def test_a_program_that_may_come_to_other_tokens_is_marked(self, capsys: pytest.CaptureFixture[str]) -> None:
+        row = benchmark.compare("ms", {"numpy_gpt2": [1.0], "ctranslate2-int8": [1.0]})
+        benchmark.print_table("124M", {"a prompt": row})
+        assert "| ctranslate2-int8 (not exact) |" in capsys.readouterr().out
+
+    def test_two_machines_side_by_side(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        def row(ours: float, theirs: float) -> dict[str, Any]:
+            return benchmark.compare("ms", {"numpy_gpt2": [ours], "transformers": [theirs]})
+
+        for name, tasks in {"A": {"x": row(2, 3), "y": row(5, 5)}, "B": {"x": row(1, 4)}}.items():
+            limits = {"bandwidth": {"unit": "GB/s", "limit": {"median": 9, "low": 9, "high": 9}}}
+            figures = {"machine": {"processor": name}, "rounds": 1, "124M": {**limits, **tasks}}
+            (tmp_path / f"{name}.json").write_text(json.dumps(figures))
+        beside.main([str(tmp_path / "A.json"), str(tmp_path / "B.json")])
+        printed = capsys.readouterr().out
+        assert "| | unit | numpy_gpt2, A | numpy_gpt2, B | transformers, A | transformers, B |" in printed
+        assert "| bandwidth | GB/s | 9 | 9 |  |  |" in printed
+        assert "| x | ms | 2 | 1 | 3 **1.50×** | 4 **4.00×** |" in printed
+        assert "| y | ms | 5 |  | 5 **1.00×** |  |" in printed
+
 
 def test_it_prints_tables_and_writes_all_figures(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(speculation, "tales", lambda corpus: TestSpeculation.TEXT)
     file = tmp_path / "figures.json"
     options = ["--sizes", "small", "--threads", "1", "--peers", "tutorial", "--rounds", "2", "--models", str(folder)]
     tasks = [task for task in benchmark.TASKS if task != "memory" or sys.platform == "linux"]
@@ -98,11 +211,12 @@ def test_it_prints_tables_and_writes_all_figures(
     figures = json.loads(file.read_text())
     printed = capsys.readouterr().out
     assert figures["machine"]["threads"] == "1"
-    for title in "small", "tokenizer":
+    for title in "small", "small, speculation", "tokenizer":
         for name, row in figures[title].items():
             assert (f"The machine's {name}: " if "limit" in row else f"| {name} | {row['unit']} |") in printed
     row = figures["small"]["one token, at a context of 256"]
     assert row["tutorial"][BETTER] == pytest.approx(row["tutorial"]["median"] / row["numpy_gpt2"]["median"], rel=9)
+    assert figures["small, speculation"]["prose, lookup"]["without drafts"][BETTER] > 0
     assert {"loading", "cold start, to the first token", "a batch of 16"} <= figures["small"].keys()
 
 
@@ -112,6 +226,34 @@ def test_the_cold_start_ends_with_the_first_token(folder: Path) -> None:
     assert printed == numpy_gpt2.load(folder / "small").generate(cold.PROMPT, 1, temperature=0) + "\n"
     with pytest.raises(RuntimeError, match="cold start of ours could not be measured: ValueError: no"):
         cold.first_token("ours", [command[0], "-c", "raise ValueError('no')"], threads=1)
+
+
+@pytest.mark.parametrize("name", ["ctranslate2", "ctranslate2-int8"])
+def test_a_converted_model_starts_cold(name: str, varied: Path) -> None:
+    load_peer(name, varied)
+    _, printed = cold.first_token(name, cold.commands(varied)[name], threads=1)
+    assert name in peers.INEXACT or printed == numpy_gpt2.load(varied).generate(cold.PROMPT, 1, temperature=0) + "\n"
+
+
+def test_a_program_that_is_not_installed_is_left_out_with_a_word(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(peers.NEEDS, "ctranslate2", ("a_package_that_nobody_has",))
+    options = ["--sizes", "small", "--peers", "ctranslate2", "--tasks", "load", "--rounds", "1"]
+    files = ["--models", str(folder), "--json", str(tmp_path / "figures.json")]
+    assert benchmark.main([*options, *files], {"small": SMALL}) == 0
+    printed = capsys.readouterr()
+    assert "not measured, since they are not installed: ctranslate2" in printed.err
+    assert "ctranslate2" not in printed.out.split("###")[1]
+
+
+def test_what_is_not_for_a_gpu_is_left_out_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    args = benchmark.parser(benchmark.SIZES).parse_args([])
+    benchmark.leave_out_what_needs_the_processor(args)
+    assert args.tasks == benchmark.ON_GPU
+    assert args.peers == ["transformers", "tutorial"]
+    words = "not measured on a GPU: cold, ctranslate2, ctranslate2-int8, memory, speculation, tokenizer\n"
+    assert capsys.readouterr().err == words
 
 
 class TestMistakes:

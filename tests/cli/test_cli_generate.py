@@ -174,6 +174,45 @@ class TestVerbose:
         assert run("The king", "--model", "tiny").stderr == ""
 
 
+class TestDrafts:
+    PROMPT = "The fox said: come here, come here, come here, come"
+
+    @pytest.mark.parametrize("options", [["--greedy"], ["--seed", "2", "--top-k", "5"]], ids=str)
+    def test_lookup_gives_the_same_text(self, options: list[str]) -> None:
+        args = [self.PROMPT, "--model", "tiny", "--max-new-tokens", "30", "--verbose", *options]
+        plain, drafted = run(*args), run(*args, "--lookup")
+        assert (drafted.returncode, drafted.stdout) == (0, plain.stdout)
+        assert re.search(r"\nnumpy_gpt2: drafted tokens: \d+, accepted: \d+\n", drafted.stderr)
+        assert "drafted" not in plain.stderr
+
+    def test_an_assistant_gives_the_same_greedy_text(self, models_dir: Path) -> None:
+        shutil.copytree(TINY, models_dir / "small")
+        args = [self.PROMPT, "--model", "tiny", "--greedy", "--verbose", "--max-new-tokens", "20"]
+        plain, drafted = run(*args), run(*args, "--assistant", models_dir / "small")
+        assert (drafted.returncode, drafted.stdout) == (0, plain.stdout)
+        assert "is not small enough beside the model: nothing will be drafted" in drafted.stderr
+        assert "drafted tokens: 0, accepted: 0" in drafted.stderr
+
+    def test_several_continuations(self) -> None:
+        args = [self.PROMPT, "--model", "tiny", "--seed", "4", "-n", "3", "--max-new-tokens", "9", "--json"]
+        assert [json.loads(line)["ids"] for line in run(*args, "--lookup").stdout.splitlines()] == [
+            json.loads(line)["ids"] for line in run(*args).stdout.splitlines()
+        ]
+
+    def test_drafts_come_from_one_place(self) -> None:
+        result = run("The fox", "--lookup", "--assistant", "tiny")
+        assert_one_sentence(result, "not allowed with argument --lookup")
+
+    def test_an_assistant_with_another_vocabulary(self, tmp_path: Path) -> None:
+        other = numpy_gpt2.init(HParams(n_vocab=9, n_ctx=4, n_embd=4, n_head=1, n_layer=1))
+        numpy_gpt2.save(other, tmp_path / "other")
+        result = run("The fox", "--model", "tiny", "--assistant", tmp_path / "other")
+        assert_one_sentence(result, "must have the same vocabulary as the model, but it knows 9 token ids")
+
+    def test_an_assistant_that_does_not_exist(self) -> None:
+        assert_one_sentence(run("The fox", "--model", "tiny", "--assistant", "distlgpt2"), "--assistant: ", "distlgpt2")
+
+
 class TestPrompts:
     """Where prompts come from."""
 

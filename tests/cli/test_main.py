@@ -295,7 +295,7 @@ class TestImports:
         loaded = {name.partition(".")[0] for name in result.stderr.split()}
         assert "numpy" in loaded
         slow = {"tensorflow", "torch", "transformers", "safetensors", "requests", "tqdm", "platformdirs"}
-        assert not loaded & (slow | {"filelock", "threadpoolctl", "matplotlib", "shtab"})
+        assert not loaded & (slow | {"filelock", "matplotlib", "shtab"})
 
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
     def test_help_warns_of_nothing(self, command: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from conftest import SHAPES, random_model
 
 from numpy_gpt2.decoding.options import Options, check_options, stop_strings
 from numpy_gpt2.sampling import OPTIONS
@@ -13,7 +14,8 @@ from numpy_gpt2.sampling import OPTIONS
 def test_those_of_the_loop_are_told_from_those_of_sampling() -> None:
     options = check_options(max_new_tokens=3, top_k=5, slide=True, min_p=0.1)
     sampling = {option.name: option.default for option in OPTIONS} | {"top_k": 5, "min_p": 0.1}
-    assert options == Options(3, None, (), None, slide=True, return_full_text=False, sampling=sampling)
+    others: dict[str, Any] = {"slide": True, "return_full_text": False, "sampling": sampling}
+    assert options == Options(3, None, (), None, prompt_lookup_num_tokens=None, assistant_model=None, **others)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,22 @@ def test_number_of_new_tokens(options: dict[str, Any], n_prompt: int, n: int) ->
 def test_a_prompt_longer_than_max_length_is_refused() -> None:
     with pytest.raises(ValueError, match="the prompt has 9 tokens, more than max_length, 8"):
         check_options(max_length=8).count_new_tokens(9)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, "8"])
+def test_the_number_of_drafted_tokens_is_at_least_1(n: Any) -> None:
+    assert check_options(prompt_lookup_num_tokens=8).prompt_lookup_num_tokens == 8
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens must be a whole number, 1 or more"):
+        check_options(prompt_lookup_num_tokens=n)
+
+
+def test_an_assistant_is_a_model_and_excludes_lookup() -> None:
+    model = random_model(SHAPES[0])
+    assert check_options(assistant_model=model).assistant_model is model
+    with pytest.raises(ValueError, match="assistant_model must be a model, such as load.. returns, not of type str"):
+        check_options(assistant_model="distilgpt2")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens or assistant_model, but not both"):
+        check_options(assistant_model=model, prompt_lookup_num_tokens=3)
 
 
 @pytest.mark.parametrize(

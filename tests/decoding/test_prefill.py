@@ -85,6 +85,13 @@ class TestPiecesOfAnySize:
             np.testing.assert_allclose(logits, expected, rtol=0, atol=LIMITS[dtype] * np.abs(expected).max())
 
 
+@pytest.fixture
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces are read one after another, as where matrix products use one thread; `test_pipeline` tests the rest."""
+    monkeypatch.setattr(prefill, "count_workers", lambda params, at_most: 1)
+
+
+@pytest.mark.usefixtures("one_worker")
 class TestTokensAtOnce:
     def test_by_default(self) -> None:
         assert prefill.TOKENS_AT_ONCE == 256

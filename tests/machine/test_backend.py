@@ -21,6 +21,7 @@ from server import Store, serving
 
 import numpy_gpt2
 from numpy_gpt2 import layers
+from numpy_gpt2.decoding import speculation
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import tables
 from numpy_gpt2.machine import backend
@@ -73,6 +74,16 @@ def test_a_sliding_text_and_a_stream(tiny: GPT2, device: GPT2) -> None:
     assert [*device.stream("The king", 5, seed=0)] == [*tiny.stream("The king", 5, seed=0)]
 
 
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 0, "repetition_penalty": 1.2}], ids=str)
+def test_drafts(tiny: GPT2, device: GPT2, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the text so far, and from an assistant, wherever that is."""
+    monkeypatch.setattr(speculation, "best_length", lambda chances, cost=0.0: min(3, len(chances)))
+    prompt = "the fox is here, the fox is here, the fox"
+    for drafts in ({"prompt_lookup_num_tokens": 5}, {"assistant_model": device}, {"assistant_model": tiny}):
+        given: dict[str, Any] = {"max_new_tokens": 9, "return_details": True, **options, **drafts}
+        assert device.generate(prompt, **given) == tiny.generate(prompt, **given)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_only_single_numbers_are_copied_to_the_host(device: GPT2, options: dict[str, Any]) -> None:
     options = {"max_new_tokens": 6, **options}
@@ -97,7 +108,8 @@ def test_logits_past_and_hidden_states_are_numpy_arrays(tiny: GPT2, device: GPT2
         assert (x == expected).all()
 
 
-def test_scores(tiny: GPT2, device: GPT2) -> None:
+def test_scores(tiny: GPT2, device: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numpy_gpt2.decoding.prefill.count_workers", lambda params, at_most: 1)  # as on the device
     ids = random_ids(tiny.hparams, 2, 300)
     for ours, expected in zip(device.score(ids, 100), tiny.score(ids, 100), strict=True):
         assert (ours.log_probabilities == expected.log_probabilities).all()
