@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 import numpy_gpt2
+from numpy_gpt2 import model
 from numpy_gpt2.decoding.row import Row
 from numpy_gpt2.generation import generate_batch
 from numpy_gpt2.gpt2 import GPT2
@@ -86,6 +87,19 @@ def in_pytorch(model: GPT2) -> Any:
     state["lm_head.weight"] = state["transformer.wte.weight"]
     peer.load_state_dict(state, strict=True)
     return peer
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """For each pass of a model, the number of texts and the number of tokens of each."""
+    original, shapes = model.transformer, []
+
+    def recorded(x: Array, *args: Any) -> Array:
+        shapes.append(x.shape[:2])
+        return original(x, *args)
+
+    monkeypatch.setattr(model, "transformer", recorded)
+    return shapes
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import SHAPES, finish, greedy, in_pytorch, random_model, random_prompts
 
-from numpy_gpt2 import generation, model, sampling
+from numpy_gpt2 import generation, sampling
 from numpy_gpt2.decoding import prefill
 from numpy_gpt2.decoding.row import Row
 from numpy_gpt2.generation import generate_batch
@@ -142,18 +142,6 @@ class TestBatch:
             for _ in range(20):
                 ids.append(int(gpt2.logits(ids)[-1].argmax()))
             assert ids == prompt + made
-
-    @pytest.fixture
-    def passes(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-        """For each pass of the model, the number of texts and the number of tokens of each."""
-        original, shapes = model.transformer, []
-
-        def recorded(x: Array, *args: Any) -> Array:
-            shapes.append(x.shape[:2])
-            return original(x, *args)
-
-        monkeypatch.setattr(model, "transformer", recorded)
-        return shapes
 
     def test_equal_prompts_are_read_once_and_ended_rows_not_at_all(self, passes: list[tuple[int, ...]]) -> None:
         gpt2 = random_model(SHAPES[1])

@@ -13,11 +13,11 @@ import pytest
 from conftest import SHAPES, finish, in_pytorch, random_model, random_prompts
 
 import numpy_gpt2
-from numpy_gpt2 import model, sampling
+from numpy_gpt2 import sampling
 from numpy_gpt2.decoding import speculation
 from numpy_gpt2.decoding.row import Generation, Row
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.params import Array, HParams
+from numpy_gpt2.params import HParams
 
 OPTIONS: list[dict[str, Any]] = [
     {"temperature": 0},
@@ -85,19 +85,6 @@ def test_the_text_is_that_without_a_draft(hparams: HParams, options: dict[str, A
         n_drafted += guesses.n_drafted
     assert n_drafted > 20
     assert ends >= {"end_of_text", "length"} | (set() if slide else {"context"})
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """For each pass of a model, the number of texts and the number of tokens of each."""
-    original, shapes = model.transformer, []
-
-    def recorded(x: Array, *args: Any) -> Array:
-        shapes.append(x.shape[:2])
-        return original(x, *args)
-
-    monkeypatch.setattr(model, "transformer", recorded)
-    return shapes
 
 
 def generations(results: Any) -> list[Generation]:
