@@ -341,7 +341,7 @@ class GPT2:
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
-        drafts = any(row.drafter for row in rows) and not prefill.is_recorded()
+        drafts = any(row.drafter for row in rows) and not prefill.reads_whole()
         loop = speculation.generate_each if drafts else generation.generate_batch
         for n_rows in fitted(loop(rows, self.params, self.hparams.n_head, slide), self._size):
             if progress:
