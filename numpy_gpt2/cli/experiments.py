@@ -25,14 +25,10 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--other", metavar="TOKEN", help=help)
 
 
-def show_question(args: argparse.Namespace, model: GPT2, question: Question, **values: float) -> None:
-    """Prints which prediction was measured, and some of its values."""
+def answer(args: argparse.Namespace, model: GPT2, question: Question, **values: float) -> dict[str, Any]:
+    """Which prediction was measured, and some of its values, for `show_table`."""
     ids = [id for id in question if id is not None]
-    columns = [*("token", "other")[: len(ids)], *(name.replace("_", " ") for name in values)]
-    formats = ["<"] * len(ids) + [".4f"] * len(values)
-    show_table(args, dict(zip(columns, formats, strict=True)), [(*token_texts(args, model, ids), *values.values())])
-    if not args.json:
-        print()
+    return {**dict(zip(("token", "other"), token_texts(args, model, ids), strict=False)), **values}
 
 
 def measured(model: GPT2, question: Question) -> str:
@@ -61,9 +57,10 @@ def show_ablate(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     what = measured(model, found.question)
     name = f"{what}, and how it changes without one part ({model.name})"
     figure = draw and draw.effects_figure(effects, blocks, columns, name, f"change from {found.whole:.2f}")
-    show_question(args, model, found.question, prediction=found.whole)
+    common = answer(args, model, found.question, prediction=found.whole)
     title = "how the prediction changes without one head, or without one MLP"
-    show_table(args, {"block": "<", **dict.fromkeys(columns, ".3f")}, zip(blocks, *effects.T, strict=True), title)
+    columns_of = {"block": "<", **dict.fromkeys(columns, ".3f")}
+    show_table(args, columns_of, zip(blocks, *effects.T, strict=True), title, common=common)
     return figure
 
 
@@ -90,10 +87,10 @@ def show_patch(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
         labels = [a if a == b else f"{a} → {b}" for a, b in zip(after, before, strict=True)]
         name = f"{measured(model, found.question)}: {found.corrupted:.2f}, and {found.clean:.2f} after the clean text"
         figure = draw.effects_figure(found.restored, found.names, labels, f"{name} ({model.name})", "share restored")
-    show_question(args, model, found.question, clean=found.clean, corrupted=found.corrupted)
-    title = "the share of the difference that comes back with the activation of the clean text, at one place"
+    common = answer(args, model, found.question, after_clean=found.clean, after_corrupted=found.corrupted)
+    title = "the share of the difference that comes back with what the clean text has at one place"
     columns = {"position": "", "clean": "<", "corrupted": "<", **dict.fromkeys(found.names, ".3f")}
-    show_table(args, columns, zip(range(len(after)), before, after, *found.restored, strict=True), title)
+    show_table(args, columns, zip(range(len(after)), before, after, *found.restored, strict=True), title, common=common)
     return figure
 
 
@@ -105,20 +102,17 @@ def show_attribute(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     terms = np.column_stack([found.heads, found.biases, found.mlps])
     columns = [*(f"head {i}" for i in range(model.hparams.n_head)), "bias", "mlp"]
     blocks = [f"h{i}" for i in range(model.hparams.n_layer)]
-    rest = {
-        "token embedding": found.token_embedding,
-        "position embedding": found.position_embedding,
-        "last bias": found.last_bias,
-    }
+    rest = {name: getattr(found, name) for name in ("token_embedding", "position_embedding", "last_bias")}
     figure = None
     if draw:
         what = measured(model, found.question).replace("log-probability", "logit")
         name = f"{what}: {found.total:.2f} is the sum of these terms ({model.name})"
-        note = "besides: " + ", ".join(f"{name} {value:.2f}" for name, value in rest.items())
+        note = "besides: " + ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in rest.items())
         figure = draw.effects_figure(terms, blocks, columns, name, "term of the sum", note)
-    show_question(args, model, found.question, **rest, logit=found.total)
+    common = answer(args, model, found.question, logit=found.total, **rest)
     title = "what each head, the bias of attention and the MLP add to the logit"
-    show_table(args, {"block": "<", **dict.fromkeys(columns, ".3f")}, zip(blocks, *terms.T, strict=True), title)
+    columns_of = {"block": "<", **dict.fromkeys(columns, ".3f")}
+    show_table(args, columns_of, zip(blocks, *terms.T, strict=True), title, common=common)
     return figure
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def show_table(
     rows: Iterable[Sequence[Any]],
     title: str = "",
     total: str = "",
+    common: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Prints a table or, with `--json`, an object for each row.
 
@@ -36,16 +38,19 @@ def show_table(
         columns: the heads, each with the format of the numbers below it; "<" aligns the column to the left.
         rows: the cells. A text or a list is printed as it is, a tuple element by element.
         title, total: lines above and below the table.
+        common: what holds for all rows; with `--json`, a part of each object, otherwise a line above the title.
     """
     if args.json:
         names = [head.replace(" ", "_") for head in columns]
         for row in rows:
-            show_object(dict(zip(names, row, strict=True)))
+            show_object({**dict(zip(names, row, strict=True)), **common})
         return
     lines = [
         [*columns],
         *([cell(value, form) for value, form in zip(row, columns.values(), strict=True)] for row in rows),
     ]
+    if common:
+        print("  ".join(f"{name.replace('_', ' ')}: {cell(value, '.4f')}" for name, value in common.items()))
     if title:
         print(title)
     print_aligned(lines, [form.startswith("<") for form in columns.values()])

@@ -1,5 +1,12 @@
-"""Looking inside a model, and changing what is there: every array of a pass by name, tables, and pictures.
+"""Looking inside a model, and changing what is there.
 
-`recorder` keeps what a pass computes, `tables` has functions that return what there is to see, `pictures` draws that
-into an axis, `figures` makes whole pictures, and `source` shows the code of a function.
+`recorder` keeps what a pass computes, and `patches` change it; `watcher`, on which both stand, gives each array its
+name. `tables` and `experiments` have functions that return what there is to see. `pictures` draws that into an axis,
+`figures` makes whole pictures, and `source` shows the code of a function.
 """
+
+from . import experiments, patches, tables
+from .patches import mean, patch, replace, scale, zero
+from .recorder import trace
+
+__all__ = ["experiments", "mean", "patch", "patches", "replace", "scale", "tables", "trace", "zero"]

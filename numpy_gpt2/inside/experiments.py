@@ -60,7 +60,7 @@ def token_id(gpt2: GPT2, token: Token) -> int:
 
     >>> import numpy_gpt2
     >>> token_id(numpy_gpt2.load("tiny"), " he")
-    280
+    339
     """
     if not isinstance(token, str):
         return checks.check_whole_number("token", token, at_most=gpt2.hparams.n_vocab - 1)
@@ -68,7 +68,7 @@ def token_id(gpt2: GPT2, token: Token) -> int:
     ids = tokenizer.encode(token)
     if len(ids) == 1:
         return ids[0]
-    hint = f"; did you mean {' ' + token!r}?" if len(tokenizer.encode(" " + token)) == 1 else ""
+    hint = f"; did you mean {' ' + token!r}?" if ids and len(tokenizer.encode(" " + token)) == 1 else ""
     raise ValueError(f"{token!r} is not one token but {len(ids)}: {token_labels(tokenizer, ids)}{hint}")
 
 

@@ -80,8 +80,8 @@ def mean_of_positions(array: Array) -> Array:
     """
     if array.ndim < 3 or array.shape[-2] == 1:
         raise ValueError(
-            f"there are not several positions to take the mean of in the shape {list(array.shape)}: record arrays by "
-            "trace, take their mean, and give it to replace"
+            f"mean takes the mean over several positions, and the shape {list(array.shape)} has only one: "
+            "replace(values) takes a mean of arrays that were recorded before"
         )
     return array.mean(axis=-2, keepdims=True)
 
@@ -158,7 +158,7 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
     >>> gpt2 = numpy_gpt2.load("tiny")
     >>> with patch({"h5/mlp": zero}):
     ...     gpt2.generate("The princess opened the door", 5, temperature=0)
-    ', and the princess was'
+    ', and she was so'
     """
     patcher = Patcher(changes)
     with observed_by(patcher):

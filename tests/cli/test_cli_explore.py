@@ -18,9 +18,10 @@ import numpy_gpt2
 from numpy_gpt2.cli import explore
 from numpy_gpt2.cli.parser import ArgumentParser
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.inside import tables
+from numpy_gpt2.inside import experiments, tables
 
 TEXT = "The king gave his daughter to the miller."
+WOMAN, MAN = "The old woman was so angry that", "The old man was so angry that"
 VIEWS = [
     ["params"],
     ["tokens", TEXT],
@@ -33,6 +34,11 @@ VIEWS = [
     ["weights", "h1/attn/c_attn/w[:300,:300]"],
     ["trace", TEXT],
     ["mask", TEXT, "--layer", "1", "--head", "3"],
+    ["ablate", WOMAN, "--mean"],
+    ["patch", WOMAN, MAN, "--part", "attention"],
+    ["attribute", WOMAN, "--token", " she", "--other", " he"],
+    ["heads", WOMAN],
+    ["heads"],
 ]
 
 
@@ -142,6 +148,37 @@ def test_trace(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"layers.py:{t.steps[1].line}" in lines[2]
 
 
+def test_ablate_patch_and_attribute(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    she_or_he = "--token", " she", "--other", " he"
+    question = WOMAN, " she", " he"
+    ablation = experiments.ablation(tiny, *question)
+    lines = table(capsys, "ablate", WOMAN, *she_or_he)
+    assert lines[0] == f"token: ␣she  other: ␣he  prediction: {ablation.whole:.4f}"
+    assert lines[2].split() == "block head 0 head 1 head 2 head 3 mlp".split()
+    for line, heads, mlp in zip(lines[3:], ablation.heads, ablation.mlps, strict=True):
+        assert [float(x) for x in line.split()[1:]] == pytest.approx([*heads, mlp], abs=6e-4)
+    patching = experiments.activation_patching(tiny, WOMAN, MAN, " she", " he", "mlp")
+    lines = table(capsys, "patch", WOMAN, MAN, *she_or_he, "--part", "mlp")
+    assert f"after clean: {patching.clean:.4f}  after corrupted: {patching.corrupted:.4f}" in lines[0]
+    assert lines[5].split()[:3] == ["2", "␣woman", "␣man"]
+    assert [float(x) for x in lines[5].split()[3:]] == pytest.approx(patching.restored[:, 2], abs=6e-4)
+    attribution = experiments.attribution(tiny, *question)
+    lines = table(capsys, "attribute", WOMAN, *she_or_he)
+    assert f"logit: {attribution.total:.4f}  token embedding: {attribution.token_embedding:.4f}" in lines[0]
+    expected = [*attribution.heads[4], attribution.biases[4], attribution.mlps[4]]
+    assert [float(x) for x in lines[7].split()[1:]] == pytest.approx(expected, abs=6e-4)
+
+
+def test_heads(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (None, WOMAN):
+        scores = experiments.head_scores(tiny, text)
+        lines = table(capsys, "heads", *filter(None, [text]))
+        assert len(lines) == 3 + 6 * 4
+        assert [float(x) for x in lines[3 + 4 * 5 + 1].split()[2:]] == pytest.approx(
+            [s[5, 1] for s in scores], abs=6e-4
+        )
+
+
 def test_weights(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
     lines = table(capsys, "weights", "h1/mlp/c_fc/b")
     b = tiny.params.h[1].mlp.c_fc.b
@@ -241,6 +278,11 @@ def test_arrays_that_hold_nan_or_infinity_are_named(
         (["lens", "the " * 300], "are too many for this model, whose context holds 256"),
         (["weights", "h9/ln_1/g"], "there is no parameter 'h9/ln_1/g'; did you mean"),
         (["trace", TEXT, "--names", "h9/*"], "no array has a name like 'h9/*'"),
+        (["ablate", TEXT, "--token", " zebra"], "' zebra' is not one token but 3"),
+        (["ablate", "The", "--mean"], "mean takes the mean over several positions"),
+        (["patch", WOMAN, "The man"], "the same number of tokens, and have 8 and 2"),
+        (["patch", MAN, MAN], "there is nothing to restore"),
+        (["heads", "The"], "a text of 2 to 128 tokens can be read twice, and this has 1"),
         (
             ["params", "-o", "picture.txt"],
             "cannot be written to picture.txt: the name must end in .png, .svg, .pdf",
