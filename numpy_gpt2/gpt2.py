@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import checks, generation
+from . import checks, generation, habits
 from .cache import Past
 from .decoding import prefill, prompts, speculation
 from .decoding.options import check_options
@@ -36,7 +36,7 @@ from .weights import folder as folders
 log = logging.getLogger(__name__)
 
 
-class GPT2:
+class GPT2(habits.Hinting):
     """A GPT-2 model with its vocabulary.
 
     Attributes:
@@ -48,6 +48,8 @@ class GPT2:
         special_ids: the tokens that end a text, and the one after which it begins; by default `<|endoftext|>`, if there
             is a vocabulary.
     """
+
+    _hints = habits.MODEL_HINTS
 
     def __init__(
         self,
@@ -68,6 +70,10 @@ class GPT2:
 
     def __repr__(self) -> str:
         return f"<GPT2 {self.name}: {count_params(self.hparams):,} parameters, {self.hparams}>"
+
+    def _repr_html_(self) -> str:
+        parameters = ("parameters", f"{count_params(self.hparams):,}"), ("backend", self.backend)
+        return habits.html_table(f"GPT2 {self.name}", [*parameters, *self.hparams._asdict().items()])
 
     @property
     def backend(self) -> str:
