@@ -16,7 +16,7 @@ def test_the_rooms_are_those_of_the_plan() -> None:
     folders = {file.parent.name for file in plan.PACKAGE.glob("*/__init__.py")}
     assert files | folders == {*plan.ORDER}
     assert {*plan.GPT2} <= files
-    assert files - {*plan.GPT2} == {"checks"}
+    assert files - {*plan.GPT2} == {"checks", "interactive"}
 
 
 def test_each_room_imports_only_from_rooms_before_it() -> None:

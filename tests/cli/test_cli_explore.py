@@ -220,7 +220,7 @@ def test_any_model_and_a_text_of_one_token(tmp_path: Path, capsys: pytest.Captur
     assert result.stdout.splitlines()[1].split()[:3] == ["wte", "[11,", "10]"]
     result = run("next", "Hello", "--model", str(tmp_path / "mine"))
     assert result.returncode == 1
-    assert "this model came without a vocabulary" in result.stderr
+    assert "this model has no vocabulary" in result.stderr
     assert table(capsys, "attention", "The")[0].startswith("a single token can only look at itself")
 
 
