@@ -58,6 +58,7 @@ def test_each_exported_name_is_there_and_no_other() -> None:
         "Past": "numpy_gpt2.cache",
         "Tokenizer": "numpy_gpt2.tokenizer",
         "Trace": "numpy_gpt2.inside.recorder",
+        "patch": "numpy_gpt2.inside.patches",
         "init": "numpy_gpt2.gpt2",
         "load": "numpy_gpt2.gpt2",
         "save": "numpy_gpt2.gpt2",

@@ -13,9 +13,13 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from ..cache import Past
+from ..interactive import describe, html_table
 from ..machine.backend import to_host
 from ..params import Array, Params, named_arrays
 from .watcher import Observer, Pass, Seen, matches, observed_by
+
+N_SHOWN = 4  # arrays at the beginning and at the end of a trace's `repr`
+N_ROWS = 400  # of its table in a notebook: all arrays of 14 blocks
 
 
 class Step(NamedTuple):
@@ -85,7 +89,17 @@ class Trace(Mapping[str, Array]):
         self._parameters = {name: weakref.ref(array) for name, array in named_arrays(params)} if params else {}
 
     def __repr__(self) -> str:
-        return f"<Trace of {len(self)} arrays>"
+        """The first names and the last ones, with the shapes of the arrays."""
+        width = max((len(step.name) for step in self.steps), default=0)
+        lines = [f"  {step.name:{width}}  {describe(self[step.name])}" for step in self.steps]
+        if len(lines) > 2 * N_SHOWN:
+            lines[N_SHOWN:-N_SHOWN] = [f"  ... {len(lines) - 2 * N_SHOWN} more ..."]
+        return "\n".join([f"<Trace of {len(self)} arrays>", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [(step.name, describe(self[step.name]), step.source) for step in self.steps[:N_ROWS]]
+        more = f", of which the first {N_ROWS} are shown" if len(self) > N_ROWS else ""
+        return html_table(f"Trace of {len(self)} arrays{more}", rows, head=("name", "array", "line"))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DTYPES, SHAPES, in_pytorch, random_ids, random_model
+from notebook import cells
 
 import numpy_gpt2
 from numpy_gpt2 import layers, model
@@ -593,7 +594,11 @@ def test_names_that_were_not_recorded(tiny: GPT2) -> None:
         tiny.logits([1, 2, 3])
     with pytest.raises(KeyError, match="'h3/attn/weigths' is not .*; did you mean 'h3/attn/weights'"):
         everything["h3/attn/weigths"]
-    assert repr(t) == "<Trace of 1 arrays>"
+    assert repr(t) == "<Trace of 1 arrays>\n  h0  float32[1, 3, 256]"
+    assert repr(everything).splitlines()[4:6] == ["  h0/ln_1/variance  float32[1, 3, 1]", "  ... 130 more ..."]
+    head, positions, *_, logits = cells(everything)
+    assert (head, positions[:2]) == (["name", "array", "line"], ["positions", "int64[3]"])
+    assert logits == ["logits", "float32[1, 3, 4096]", "logits = product(x, params.wte.T)"]
     assert t != dict(t)
     assert {t: 1}[t] == 1
     assert t.get("h1") is None
