@@ -119,7 +119,7 @@ class Entry:
         """
         n_new = self.trace[name].shape[2]
         row = key if n_new == n_key else key - int(self.position(0).value)
-        if not 0 <= row < n_new:
+        if row < 0:
             raise ValueError(f"explain needs {name} at position {key}: record the pass that read it, and no steps")
         return row
 

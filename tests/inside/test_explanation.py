@@ -121,6 +121,16 @@ def test_second_names_and_how_many_terms_a_sum_has(tiny: GPT2) -> None:
     }
 
 
+def test_the_column_of_queries_keys_and_values() -> None:
+    gpt2 = random_model(HPARAMS)
+    with numpy_gpt2.trace() as t:
+        gpt2.logits(random_ids(HPARAMS, 2, 5))
+    for name in ("qkv", "q", "k", "v"):
+        explanation = explain(t, f"h1/attn/{name}", (1, 3, 4, 1))
+        (column,) = (number.value for number in explanation.numbers if number.text.startswith("column"))
+        assert t["h1/attn/c_attn"][1, 4, int(column)] == explanation.value
+
+
 def test_where_the_line_is(tiny: GPT2) -> None:
     with numpy_gpt2.trace() as t:
         tiny.logits([1, 2, 3])
@@ -142,9 +152,17 @@ def test_token_types() -> None:
     assert "x_2" in {number.name for number in explain(t, "h0/x", (1, 3, 4)).operands}
     with numpy_gpt2.trace() as t:  # another text starts anew
         gpt2.logits(ids, token_type_ids=types)
+        gpt2.logits(types, token_type_ids=ids)
+    check(t, explain(t, "x_2", (1, 3, 4)))
+    np.testing.assert_array_equal(t.token_type_ids, ids)
+    with numpy_gpt2.trace() as t:
+        gpt2.logits(ids, token_type_ids=types)
         gpt2.logits(ids)
     assert t.token_type_ids is None
     check(t, explain(t, "h0/x", (1, 3, 4)))
+    with numpy_gpt2.trace(steps=True) as t:
+        gpt2.logits(ids, token_type_ids=types)
+    check(t, explain(t, "step0/h0/x", (1, 3, 4)))
     with numpy_gpt2.trace(["h0/*", "x"]) as t:  # x is there, and is not what enters block 0
         gpt2.logits(ids, token_type_ids=types)
     with pytest.raises(KeyError, match="explain needs x_2: record it as well"):
@@ -185,6 +203,8 @@ def test_texts_of_different_lengths_with_a_past() -> None:
         explanation = explain(t, "h1/attn/scores", (text, 2, query, key))
         check(t, explanation)
         assert explanation.numbers[1].terms[0].factors[1].index == (text, 2, row, 0)
+    for index in [(0, 0, 3, 8), (1, 0, 3, 6), (1, 0, 3, 7)]:
+        check(t, explain(t, "h1/attn/mask", index))
     check(t, explain(t, "h1/attn/scores", (1, 2, 3, 8)))  # behind the end of the shorter text
     for key in (0, 2):
         with pytest.raises(ValueError, match=f"explain needs h1/attn/k at position {key}: record the pass"):
@@ -328,6 +348,16 @@ def test_an_array_that_a_patch_has_changed() -> None:
     check(t, explain(t, "h1", (0, 4, 1)))
     weight = explain(t, "h1/attn/weights", (0, 1, 4, 2))  # 0 / 0, and patched
     assert weight.note.startswith("The recorded value is 0, not nan: ")
+
+
+def test_what_is_not_a_number_is_explained_as_that() -> None:
+    gpt2 = random_model(HPARAMS)
+    with np.errstate(invalid="ignore"), numpy_gpt2.trace() as t, patch({"h1/attn/e": zero(head=1)}):
+        model.logits(random_ids(HPARAMS, 1, 5), gpt2.params, HPARAMS.n_head)
+    weight = explain(t, "h1/attn/weights", (0, 1, 4, 2))  # 0 / 0
+    assert math.isnan(weight.value)
+    assert math.isnan(weight.computed)
+    assert weight.note == ""
 
 
 def test_a_patched_score_of_minus_infinity() -> None:
