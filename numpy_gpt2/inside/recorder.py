@@ -42,11 +42,13 @@ class Trace(Mapping[str, Array]):
     Attributes:
         steps: for each array its name and shape, and the file and line that computed it.
         ids: the token ids that were read, `[n_batch, n_seq]`; None if they are not known, or with several steps.
+        token_type_ids: the types of the tokens, likewise; None for a text without them.
     """
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.ids: Array | None = None
+        self.token_type_ids: Array | None = None
         self._arrays: dict[str, Array] | None = None
         self._second_names: dict[str, str] = {}
         self._parameters: dict[str, weakref.ref[Array]] = {}
@@ -81,11 +83,9 @@ class Trace(Mapping[str, Array]):
             raise KeyError(f"the parameter {name!r} is not there: it is looked up in the model, which must still exist")
         return array
 
-    def fill(
-        self, arrays: dict[str, Array], second_names: dict[str, str], ids: Array | None, params: Params | None
-    ) -> None:
+    def fill(self, arrays: dict[str, Array], second_names: dict[str, str], params: Params | None) -> None:
         """Adds what was recorded, at the end of the `with` block."""
-        self._arrays, self._second_names, self.ids = arrays, second_names, ids
+        self._arrays, self._second_names = arrays, second_names
         self._parameters = {name: weakref.ref(array) for name, array in named_arrays(params)} if params else {}
 
     def __repr__(self) -> str:
@@ -172,7 +172,8 @@ class Recorder(Observer):
         self.prefix = "step0/" if by_steps else ""  # of all names
         self.records: dict[str, Record] = {}
         self.second_names: dict[str, str] = {}
-        self.ids: list[Array | None] = []  # of the passes that are joined
+        self.ids: list[Array | None] = []  # of the passes that are joined,
+        self.token_type_ids: list[Array | None] = []  # and the types of these tokens
         self.params: Params | None = None  # those of the last pass,
         self.past: Past | None = None  # what that pass continued,
         self.lengths: Array | None = None  # and the lengths of that after it
@@ -186,8 +187,10 @@ class Recorder(Observer):
             self.records.clear()
             self.second_names.clear()
             self.ids.clear()
+            self.token_type_ids.clear()
         self.n_passes += 1
-        self.ids.append(None if begun.ids is None else to_host(begun.ids.copy()))
+        for kept, ids in ((self.ids, begun.ids), (self.token_type_ids, begun.token_type_ids)):
+            kept.append(None if ids is None else to_host(ids.copy()))
         self.params, self.past = begun.params, past
         self.lengths = None if past is None else past.lengths + begun.n_seq
 
@@ -211,10 +214,16 @@ class Recorder(Observer):
             array = join([*record.arrays.values()], unseen)
             trace.steps.append(Step(name, array.shape, record.file, record.line))
             arrays[name] = array
-        known = [ids for ids in self.ids if ids is not None]
-        ids = np.concatenate(known, axis=1) if len(known) == len(self.ids) > 0 and not self.by_steps else None
-        trace.fill(arrays, self.second_names, ids, self.params)
+        if not self.by_steps:
+            trace.ids, trace.token_type_ids = join_ids(self.ids), join_ids(self.token_type_ids)
+        trace.fill(arrays, self.second_names, self.params)
         self.records, self.params, self.past, self.lengths = {}, None, None, None
+
+
+def join_ids(passes: list[Array | None]) -> Array | None:
+    """The ids of several passes, `[n_batch, n_seq]` each, as those of one; None if those of a pass are not known."""
+    known = [ids for ids in passes if ids is not None]
+    return np.concatenate(known, axis=1) if len(known) == len(passes) > 0 else None
 
 
 def join(passes: list[Array], unseen: float) -> Array:

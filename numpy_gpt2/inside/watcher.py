@@ -35,6 +35,7 @@ class Pass(NamedTuple):
     past: Past | None  # what it continues, as it is before the pass
     n_seq: int
     ids: Array | None  # [n_batch, n_seq]; None where somebody gives vectors of their own to the blocks
+    token_type_ids: Array | None  # [n_batch, n_seq]; None for a text without them
 
 
 class Seen(NamedTuple):
@@ -140,7 +141,7 @@ class Watcher:
         name = frame.f_code.co_name
         if name == "embed" and (parent is None or parent.code.co_name != "embed"):
             ids = frame.f_locals["ids"]
-            self.begin_pass(frame, ids.shape[1], ids)
+            self.begin_pass(frame, ids.shape[1], ids, frame.f_locals.get("token_type_ids"))
             self.is_embedded = True
         elif name in ("transformer", "all_states"):
             if not self.is_embedded:  # the caller's own vectors, not those of `embed`
@@ -148,10 +149,12 @@ class Watcher:
             self.is_embedded = False
         return Call(self, frame, parent)
 
-    def begin_pass(self, frame: FrameType, n_seq: int, ids: Array | None = None) -> None:
+    def begin_pass(
+        self, frame: FrameType, n_seq: int, ids: Array | None = None, token_type_ids: Array | None = None
+    ) -> None:
         """Tells the observers that a pass begins."""
         self.used.clear()
-        begun = Pass(frame.f_locals["params"], frame.f_locals.get("past"), n_seq, ids)
+        begun = Pass(frame.f_locals["params"], frame.f_locals.get("past"), n_seq, ids, token_type_ids)
         for observer in self.observers:
             observer.begin_pass(begun)
 
