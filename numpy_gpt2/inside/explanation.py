@@ -56,7 +56,7 @@ class Explanation:
         return "\n".join([head, code, f"    {self.formula}", "", *lines, *(["", self.note] if self.note else [])])
 
 
-def explain(trace: Trace, name: str, index: Sequence[int]) -> Explanation:
+def explain(trace: Trace, name: str, index: int | Sequence[int]) -> Explanation:
     """The operands and the steps of one entry of a recorded array.
 
     Args:
@@ -87,7 +87,8 @@ def explain(trace: Trace, name: str, index: Sequence[int]) -> Explanation:
     """
     array = trace[name]
     step = next(step for step in trace.steps if trace[step.name] is array)  # the name may be its second one
-    entry = Entry(trace, step.name, full_index(name, index, array.shape))
+    each = [index] if isinstance(index, int) else index
+    entry = Entry(trace, step.name, full_index(name, each, array.shape))
     formula, numbers, size = calculate(entry)
     value, computed = array[entry.index].item(), numbers[-1].value
     note = ""

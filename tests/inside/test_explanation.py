@@ -275,6 +275,7 @@ def test_the_index() -> None:
     assert explain(t, "h1/attn/scores", (4, 3, 2)) == whole
     assert explain(t, "h1/attn/scores", (-1, -1, -2, -3)) == whole
     assert explain(t, "h1/attn/scores", np.array([0, 4, 3, 2])).index == (0, 4, 3, 2)  # type: ignore[arg-type]
+    assert explain(t, "positions", 3) == explain(t, "positions", (3,))
     for index in [(0, 0, 0, 5), (0, 5, 0, 0), (-2, 0, 0, 0), (0, 0), (0, 0, 0, 0, 0), ()]:
         with pytest.raises(IndexError) as error:
             explain(t, "h1/attn/scores", index)
