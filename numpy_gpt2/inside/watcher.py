@@ -204,7 +204,6 @@ class Call:
         self.statement: Statement | None = None  # the one that is being executed
         self.returned: list[Returned] = []  # by calls within this one since the statement began
         self.given = given_arrays((*frame.f_locals.values(),))
-        self.n_values: dict[str, int] = {}  # how many values each variable has had
         self.values: dict[str, Value] = {}  # the value that each variable has
         self.waits: dict[str, Wait] = {}  # variables whose value has no name yet
         self.n_blocks = 0
@@ -265,9 +264,9 @@ class Call:
             return
         is_changed = wait.last_line > wait.line
         if value is None:
-            value = Value(self.place, self.count(variable), self.file, line)
+            value = Value(self.place, variable, self.file, line)
         elif value.label != variable and (value.label or is_changed):  # what a part has returned has the part's name
-            value.place, value.label, value.file, value.line = self.place, self.count(variable), self.file, line
+            value.place, value.label, value.file, value.line = self.place, variable, self.file, line
         elif value.name and not is_changed:
             self.values[variable] = value
             return
@@ -283,11 +282,6 @@ class Call:
     def is_given(self, array: Array) -> bool:
         """Whether the memory of an array is that of something that this call was given."""
         return any(share_memory(array, given) for given in self.given)
-
-    def count(self, variable: str) -> str:
-        """The name of the variable, numbered from its second value on."""
-        n = self.n_values[variable] = self.n_values.get(variable, 0) + 1
-        return variable if n == 1 else f"{variable}_{n}"
 
     def settle(self, variable: str, frame: FrameType) -> None:
         """Names the value of a variable, unless the variable has been deleted."""
@@ -318,10 +312,10 @@ class Call:
 
     def is_named_by_caller(self, frame: FrameType) -> bool:
         """Whether the caller gives a variable what this call returns, or returns it in turn."""
-        caller = frame.f_back.f_trace if frame.f_back else None  # not one that calls this within another function
-        if not isinstance(caller, Call) or caller is not self.parent or caller.statement is None:
-            return False
-        return caller.statement.called == self.function.name
+        parent = self.parent
+        is_direct = frame.f_back is not None and frame.f_back.f_trace is parent  # no function is in between
+        statement = parent.statement if parent else None
+        return is_direct and statement is not None and statement.called == self.function.name
 
 
 class Wait(NamedTuple):
@@ -354,7 +348,8 @@ class Statement(NamedTuple):
 
 def statements(code: CodeType) -> Mapping[int, Statement]:
     """The statements of a function, by line. A statement of several lines is listed for each of them."""
-    return read_statements(code, code.co_filename, code.co_linetable)  # code is equal to that with other line breaks
+    # Some versions of Python take code for equal that differs only in its lines.
+    return read_statements(code, code.co_filename, code.co_linetable)
 
 
 @functools.lru_cache(256)

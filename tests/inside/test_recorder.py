@@ -431,6 +431,7 @@ def test_the_source_lines_of_steps(tiny: GPT2) -> None:
     assert all(step.shape == t[step.name].shape for step in t.steps)
     source = {step.name: step for step in t.steps}
     assert source["h3/attn/weights"].source.startswith("weights = softmax(scores)")
+    assert source["h3/attn/scores"].source.startswith("np.copyto(scores")  # its last change
     assert source["h3/ln_2"].source.startswith("return params.g * ")
     assert source["h3"].source.startswith("x = x + mlp(")
     assert source["logits"].source.startswith("logits = product(x, params.wte.T)")
