@@ -658,6 +658,8 @@ def test_values_that_broadcast(gpt2: GPT2) -> None:
     np.testing.assert_array_equal(run({"h1": replace(per_position)}, gpt2, "h1"), np.stack([per_position] * 2))
     changed = run({"h1": replace(per_position, position=[2, 5])}, gpt2, "h1")
     np.testing.assert_array_equal(changed[:, [2, 5]], np.stack([per_position[[2, 5]]] * 2))
+    changed = run({"h1": replace(per_position[:3], position=[0, 2])}, gpt2, "h1")  # of a shorter text
+    np.testing.assert_array_equal(changed[:, [0, 2]], np.stack([per_position[[0, 2]]] * 2))
     changed = run({"h1": replace(vector, position=6)}, gpt2, "h1")
     np.testing.assert_array_equal(changed[:, 6], np.stack([vector] * 2))
     changed = run({"h1/attn/a": replace(np.ones((5, 7, 2)), head=4, position=6)}, gpt2, "h1/attn/a")
