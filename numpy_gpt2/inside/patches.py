@@ -24,7 +24,7 @@ Places: TypeAlias = int | Sequence[int] | None  # heads or positions, counted fr
 
 
 class Change:
-    """A change that can be limited to some heads and positions: `zero`, `zero(head=1)`, `zero(position=[4, 5])`.
+    """A change that can be limited to some heads and positions, such as `scale(0.5, head=1, position=[4, 5])`.
 
     Args:
         name: what it is called.
@@ -32,7 +32,8 @@ class Change:
             is broadcast to the shape of the array.
         head: the heads to change; by default all.
         position: the positions to change, counted from the beginning of the text, also where the text is read with
-            a past; by default all. For scores and weights, these are the positions of the queries.
+            a past; by default all. For scores and weights, these are the positions of the queries. Where a context
+            slides, and in each window of a long text that is scored, they are counted from its beginning.
 
     Raises:
         ValueError: head or position is not a whole number from 0 on, or several of them.
@@ -44,13 +45,17 @@ class Change:
         self.name, self.new = name, new
         self.head, self.position = as_list("head", head), as_list("position", position)
 
-    def __call__(self, *, head: Places = None, position: Places = None) -> Change:
-        """The same change, of these heads and positions only."""
-        return Change(self.name, self.new, head, position)
-
     def __repr__(self) -> str:
         places = {"head": self.head, "position": self.position}
         return f"{self.name}({', '.join(f'{name}={each}' for name, each in places.items() if each is not None)})"
+
+
+class ReadyMade(Change):
+    """A change that needs no numbers: it is used as it is, or limited: `zero`, `zero(head=1)`."""
+
+    def __call__(self, *, head: Places = None, position: Places = None) -> Change:
+        """The same change, of these heads and positions only."""
+        return Change(self.name, self.new, head, position)
 
 
 def as_list(name: str, places: Places) -> list[int] | None:
@@ -64,10 +69,10 @@ def as_list(name: str, places: Places) -> list[int] | None:
     return [check_whole_number(name, i) for i in (places if np.iterable(places) else [places])]
 
 
-zero = Change("zero", lambda array, positions: np.zeros_like(array))
+zero = ReadyMade("zero", lambda array, positions: np.zeros_like(array))
 
 # The mean over all positions that the pass reads, those of padding included.
-mean = Change("mean", lambda array, positions: mean_of_positions(array))
+mean = ReadyMade("mean", lambda array, positions: mean_of_positions(array))
 
 
 def mean_of_positions(array: Array) -> Array:
@@ -101,21 +106,33 @@ def replace(values: Array, *, head: Places = None, position: Places = None) -> C
         head, position: as for `Change`.
 
     Raises:
+        TypeError: values are not an array.
         ValueError: values have nothing for one of the positions.
     """
+    if not is_array(values):
+        raise TypeError(f"replace takes an array, not {type(values).__name__}: numpy.array makes one of a list")
     places = as_list("position", position)
     n_values = values.shape[-2] if values.ndim > 1 else 1
     if places and n_values > 1 and max(places) >= n_values:
         raise ValueError(f"the values are those of {n_values} positions: there are none for position {max(places)}")
 
     def new(array: Array, positions: Array) -> Array:
-        if places is None or n_values == 1:
+        fits = broadcasts(values.shape, (*array.shape[:-2], n_values, array.shape[-1]))
+        if places is None or n_values == 1 or not fits:
             return values
         whole = values.reshape((1,) * (array.ndim - values.ndim) + values.shape)
         index = np.minimum(positions, n_values - 1)  # what lies beyond is not among the places
-        return np.take_along_axis(whole, by_position(index, array.ndim), axis=-2)
+        return np.take_along_axis(whole, np.asarray(by_position(index, array.ndim), like=whole), axis=-2)
 
     return Change("replace", new, head, position)
+
+
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether arrays of one shape can be broadcast to another one."""
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
 
 
 def by_position(of_tokens: Array, ndim: int) -> Array:
@@ -150,8 +167,9 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
 
     Raises:
         TypeError: a change is something else, or its result is not an array of the same type.
-        ValueError: a result has another shape, an array has no heads or no positions, or nothing had a name like that
-            before the block ended. A change that has changed nothing is logged as a warning.
+        ValueError: a result has another shape, an array has no heads or no positions or cannot be changed alone, or
+            nothing had a name like that before the block ended. A change that has changed nothing is logged as a
+            warning.
         RuntimeError: something has switched the patch off, such as a debugger.
 
     >>> import numpy_gpt2
@@ -172,10 +190,12 @@ class Patcher(Observer):
     changes_arrays = True
 
     def __init__(self, changes: Mapping[str, Replacement]) -> None:
+        if not isinstance(changes, Mapping):
+            raise TypeError(f"a patch takes changes by name, such as {{'h3/mlp': zero}}, not {type(changes).__name__}")
         for pattern, change in changes.items():
             if not isinstance(pattern, str):
                 raise TypeError(f"a patch goes by the names of arrays, such as 'h3/attn/weights', not by {pattern!r}")
-            if not callable(change) and not is_array(change):
+            if not (callable(change) or isinstance(change, Change) or is_array(change)):
                 kind = type(change).__name__
                 raise TypeError(
                     f"the patch of {pattern!r} must be a function, an array, or a change like zero: not {kind}"
@@ -201,6 +221,7 @@ class Patcher(Observer):
         for pattern, change in self.changes.items():
             if self.matches(seen.name, pattern) and not (seen.first_name and self.matches(seen.first_name, pattern)):
                 self.matched.add(pattern)
+                check_changeable(seen)
                 before = seen.array.copy()
                 self.apply(change, seen)
                 if (before != seen.array).any():
@@ -255,7 +276,8 @@ class Patcher(Observer):
                 raise ValueError(f"the patch of {pattern!r} was not used: {self.why_unmatched(pattern)}")
             if pattern not in self.effective:
                 log.warning(
-                    "the patch of %r has changed nothing: no array had other values, or no such position", pattern
+                    "the patch of %r has changed nothing: the arrays had these values anyway, or no text was so long",
+                    pattern,
                 )
 
     def why_unmatched(self, pattern: str) -> str:
@@ -268,6 +290,21 @@ class Patcher(Observer):
         return "no array had such a name" + "".join(f"; did you mean {each!r}?" for each in close)
 
 
+def check_changeable(seen: Seen) -> None:
+    """Checks that an array can be changed in place without changing anything else.
+
+    Raises:
+        ValueError: it is part of a parameter, of a past or of what a function was given, or read-only.
+    """
+    if seen.is_given:
+        raise ValueError(
+            f"{seen.name} cannot be patched: it is what its function was given, which would change, too; let the "
+            "function return a copy"
+        )
+    if isinstance(seen.array, np.ndarray) and not seen.array.flags.writeable:
+        raise ValueError(f"{seen.name} cannot be patched: it is read-only; let the function compute a copy")
+
+
 def check_result(result: Any, seen: Seen, is_broadcast: bool = False) -> Array:
     """The result of a change, where the array is.
 
@@ -276,6 +313,8 @@ def check_result(result: Any, seen: Seen, is_broadcast: bool = False) -> Array:
         ValueError: it has another shape.
     """
     array = seen.array
+    if isinstance(result, np.generic):  # what NumPy makes of an array without axes
+        result = np.asarray(result)
     if not is_array(result):
         kind = type(result).__name__
         raise TypeError(
@@ -283,11 +322,7 @@ def check_result(result: Any, seen: Seen, is_broadcast: bool = False) -> Array:
         )
     if result.dtype != array.dtype:
         raise TypeError(f"the patch of {seen.name} must be of its type, {array.dtype}, and is {result.dtype}")
-    try:
-        shape = np.broadcast_shapes(result.shape, array.shape) if is_broadcast else result.shape
-    except ValueError:
-        shape = None
-    if shape != array.shape:
+    if result.shape != array.shape and not (is_broadcast and broadcasts(result.shape, array.shape)):
         raise ValueError(
             f"the patch of {seen.name} must have its shape, {list(array.shape)}, and has {list(result.shape)}"
         )

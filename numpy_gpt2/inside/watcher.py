@@ -11,17 +11,18 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
+from collections.abc import Iterator, Mapping
+from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from .. import layers, model
-from ..cache import LayerPast, Past
+from ..cache import Past
 from ..decoding import prefill
 from ..evaluation import hidden_states
 from ..machine.products import product
@@ -47,6 +48,7 @@ class Seen(NamedTuple):
     line: int  # the place that computed it
     n_head: int | None
     first_name: str | None  # if it was shown by another name before
+    is_given: bool  # whether its memory is that of something that the call was given, such as a parameter
 
 
 class Observer:
@@ -73,18 +75,15 @@ def observed_by(observer: Observer) -> Iterator[None]:
     outer = sys.gettrace()
     watcher = outer if isinstance(outer, Watcher) else Watcher()
     watcher.add(observer)
-    sys.settrace(watcher)
     try:
-        with prefill.tokens_at_once(None):
-            yield
+        yield
         if sys.gettrace() is not watcher:
             raise RuntimeError(
                 "what the model computed was not watched to the end of the block: an exception in a patch, a debugger "
                 "or another user of sys.settrace has switched it off"
             )
     finally:
-        watcher.observers.remove(observer)
-        sys.settrace(outer)
+        watcher.remove(observer)
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -100,35 +99,54 @@ class Value:
     """
 
     def __init__(self, place: str, label: str, file: str, line: int) -> None:
-        self.place, self.label, self.file, self.line = place, label, file, line
+        self.place, self.file, self.line = place, file, line
+        self.label = label  # the variable that has it; empty if a part has returned it
         self.name = ""  # until it is known
+
+
+class Returned(NamedTuple):
+    """What a call has returned, if anything is known about it."""
+
+    array: Array
+    value: Value
+    n_head: int | None
 
 
 class Watcher:
     """The trace function of a thread: Python calls it whenever a function is called."""
 
     def __init__(self) -> None:
-        functions: list[Callable[..., Any]] = [
-            *(*functions_of(layers), *functions_of(model)),
-            *(prefill.embed, hidden_states.all_states),
-        ]
-        self.statements = {inspect.unwrap(each).__code__: statements(inspect.unwrap(each)) for each in functions}
+        self.functions: dict[CodeType, Function] = {}  # that are followed
         self.observers: list[Observer] = []
+        self.end = contextlib.ExitStack()  # what is to be done when the last observer leaves
         self.used: set[str] = set()  # names in this pass
-        self.is_embedded = False  # whether `embed` has begun the pass that `transformer` will continue
-        self.returned: Array | None = None  # by the last call,
-        self.returned_value: Value | None = None  # and what is known about it
-        self.returned_n_head: int | None = None
+        self.begun: list[Observer] = []  # to whom `embed` has begun the pass that `transformer` will continue
+        self.unnamed: Returned | None = None  # by the last call, which has left the name to its caller
 
     def add(self, observer: Observer) -> None:
-        """Adds an observer."""
+        """Adds an observer, and follows the functions of the model as they are now: an experiment may replace some."""
+        for module, names in (layers, None), (model, None), (prefill, ["embed"]), (hidden_states, ["all_states"]):
+            self.functions.update(functions_of(module, names))
+        if not self.observers:
+            self.end.callback(sys.settrace, sys.gettrace())
+            self.end.enter_context(prefill.tokens_at_once(None))
         self.observers.append(observer)
         self.observers.sort(key=lambda each: not each.changes_arrays)  # those that record see what really flows
         self.used.clear()
+        sys.settrace(self)
+
+    def remove(self, observer: Observer) -> None:
+        """Removes an observer. Several may leave in any order, as generators do that hold one each."""
+        self.observers.remove(observer)
+        if self.observers:
+            sys.settrace(self)  # an exception in a patch may have switched it off
+        else:
+            self.end.close()
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Call | None:
         """Follows a call that is part of a pass."""
-        if frame.f_code not in self.statements:
+        function = self.functions.get(frame.f_code)
+        if function is None:
             return None
         caller, parent = frame.f_back, None
         while caller is not None and parent is None:
@@ -138,59 +156,56 @@ class Watcher:
         if parent is None and not isinstance(frame.f_locals.get("params"), Params):
             return None
         self.settle_returned()
-        name = frame.f_code.co_name
-        if name == "embed" and (parent is None or parent.code.co_name != "embed"):
-            ids = frame.f_locals["ids"]
-            self.begin_pass(frame, ids.shape[1], ids, frame.f_locals.get("token_type_ids"))
-            self.is_embedded = True
-        elif name in ("transformer", "all_states"):
-            if not self.is_embedded:  # the caller's own vectors, not those of `embed`
-                self.begin_pass(frame, frame.f_locals["x"].shape[1])
-            self.is_embedded = False
-        return Call(self, frame, parent)
+        call, given = Call(self, function, frame, parent), frame.f_locals
+        if function.name == "embed" and "ids" in given and (parent is None or parent.function.name != "embed"):
+            self.begun = []
+            ids, types = given["ids"], given.get("token_type_ids")
+            self.begin_pass(Pass(call.params, given.get("past"), ids.shape[1], ids, types))
+            self.begun = [*self.observers]
+        elif function.name in ("transformer", "all_states") and "x" in given:  # which need not come from `embed`
+            self.begin_pass(Pass(call.params, given.get("past"), given["x"].shape[1], None, None))
+            self.begun = []
+        return call
 
-    def begin_pass(
-        self, frame: FrameType, n_seq: int, ids: Array | None = None, token_type_ids: Array | None = None
-    ) -> None:
-        """Tells the observers that a pass begins."""
-        self.used.clear()
-        begun = Pass(frame.f_locals["params"], frame.f_locals.get("past"), n_seq, ids, token_type_ids)
+    def begin_pass(self, begun: Pass) -> None:
+        """Tells the observers that a pass begins, unless they know."""
+        if not self.begun:
+            self.used.clear()
         for observer in self.observers:
-            observer.begin_pass(begun)
+            if observer not in self.begun:
+                observer.begin_pass(begun)
 
-    def settle(self, value: Value, name: str, array: Array, n_head: int | None) -> None:
-        """Gives a value its name, with a number if that is in use in this pass, and shows it."""
+    def settle(self, value: Value, name: str, array: Array, n_head: int | None, is_given: bool = False) -> None:
+        """Gives a value its name, or another one, with a number if that is in use in this pass, and shows it."""
         numbered, n = name, 1
         while numbered in self.used:
             n += 1
             numbered = f"{name}_{n}"
         self.used.add(numbered)
-        value.name = numbered
-        self.show(Seen(numbered, array, value.file, value.line, n_head, None))
+        seen = Seen(numbered, array, value.file, value.line, n_head, value.name or None, is_given)
+        value.name = value.name or numbered
+        for observer in self.observers:
+            observer.see(seen)
 
     def settle_returned(self) -> None:
         """Names what was returned and left to a caller, who does something else with it than to give it a name."""
-        value, array = self.returned_value, self.returned
-        if value is not None and not value.name and array is not None:
-            self.settle(value, join_names(value.place, value.label), array, self.returned_n_head)
-
-    def show(self, seen: Seen) -> None:
-        """Shows an array to the observers."""
-        for observer in self.observers:
-            observer.see(seen)
+        if self.unnamed is not None and not self.unnamed.value.name:
+            array, value, n_head = self.unnamed
+            self.settle(value, join_names(value.place, value.label), array, n_head)
+        self.unnamed = None
 
 
 class Call:
     """The trace function of a call that is followed: Python calls it before each line, and at the end."""
 
-    def __init__(self, watcher: Watcher, frame: FrameType, parent: Call | None) -> None:
+    def __init__(self, watcher: Watcher, function: Function, frame: FrameType, parent: Call | None) -> None:
         self.watcher = watcher
+        self.function = function
         self.parent = parent
-        self.code = frame.f_code
-        self.statements = watcher.statements[frame.f_code]
+        self.file = frame.f_code.co_filename
         self.statement: Statement | None = None  # the one that is being executed
-        self.given = given_arrays(frame.f_locals)
-        self.n_values: dict[str, int] = {}  # how many values each variable has had
+        self.returned: list[Returned] = []  # by calls within this one since the statement began
+        self.given = given_arrays((*frame.f_locals.values(),))
         self.values: dict[str, Value] = {}  # the value that each variable has
         self.waits: dict[str, Wait] = {}  # variables whose value has no name yet
         self.n_blocks = 0
@@ -212,15 +227,16 @@ class Call:
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Call:
         """A line begins, an exception passes through, or the call returns `arg`."""
         if event == "line":
-            statement = self.statements.get(frame.f_lineno)
+            statement = self.function.statements.get(frame.f_lineno)
             if statement is not self.statement:  # a statement may have several lines
                 self.end_statement(frame)
+                self.returned.clear()
                 self.statement = statement
             for variable, wait in [*self.waits.items()]:
                 if not wait.goes_on(frame.f_lineno):
                     self.settle(variable, frame)
-        elif event == "exception":
-            self.statement = None  # its variables have got no value
+        elif event == "exception" and arg[0] is not StopIteration:  # which may only end a loop inside an expression
+            self.statement = self.watcher.unnamed = None  # its variables have got no value
         elif event == "return":
             self.end_statement(frame)
             for variable in [*self.waits]:
@@ -234,62 +250,74 @@ class Call:
         """Notes the variables that have just got a value, and the line of those that were changed in part."""
         if self.statement is not None:
             for variable, wait in self.statement.variables.items():
-                array = frame.f_locals.get(variable)
-                if is_array(array):
-                    self.assigns(variable, array, wait, self.statement.line)
+                if is_array(frame.f_locals.get(variable)):
+                    self.assigns(variable, frame, wait, self.statement.line)
             for variable in self.statement.changed & self.waits.keys():
                 self.values[variable].line = self.statement.line
         self.statement = None
 
-    def assigns(self, variable: str, array: Array, wait: Wait, line: int) -> None:
-        """Notes the new value of a variable, which waits for its name if it has none."""
-        watcher = self.watcher
+    def assigns(self, variable: str, frame: FrameType, wait: Wait, line: int) -> None:
+        """Notes the new value of a variable, which waits until it is shown by that variable, or not at all."""
+        array = frame.f_locals[variable]
         self.values.pop(variable, None)
         self.waits.pop(variable, None)
-        value = watcher.returned_value if array is watcher.returned else None
+        value = self.value_of(array, frame)
+        if value is None and self.is_given(array):
+            return
+        is_changed = wait.last_line > wait.line
         if value is None:
-            if any(type(array) is type(given) and np.may_share_memory(array, given) for given in self.given):
-                return
-            value = Value(self.place, self.count(variable), self.code.co_filename, line)
-        elif not value.name and value.label != variable:  # a function has just returned it, and left the name open
-            value.label, value.file, value.line = self.count(variable), self.code.co_filename, line
+            value = Value(self.place, variable, self.file, line)
+        elif value.label != variable and (value.label or is_changed):  # what a part has returned has the part's name
+            value.place, value.label, value.file, value.line = self.place, variable, self.file, line
+        elif value.name and not is_changed:
+            self.values[variable] = value
+            return
         self.values[variable] = value
-        if not value.name:
-            self.waits[variable] = wait
+        self.waits[variable] = wait
 
-    def count(self, variable: str) -> str:
-        """The name of the variable, numbered from its second value on."""
-        n = self.n_values[variable] = self.n_values.get(variable, 0) + 1
-        return variable if n == 1 else f"{variable}_{n}"
+    def value_of(self, array: Array, frame: FrameType) -> Value | None:
+        """What is known about an array that a call in this statement has returned, or that a variable has."""
+        returned = [each.value for each in self.returned if each.array is array]
+        own = [value for variable, value in self.values.items() if frame.f_locals.get(variable) is array]
+        return next(iter(returned + own), None)
+
+    def is_given(self, array: Array) -> bool:
+        """Whether the memory of an array is that of something that this call was given."""
+        return any(share_memory(array, given) for given in self.given)
 
     def settle(self, variable: str, frame: FrameType) -> None:
         """Names the value of a variable, unless the variable has been deleted."""
         del self.waits[variable]
         array, value = frame.f_locals.get(variable), self.values[variable]
-        if is_array(array) and not value.name:
-            self.watcher.settle(value, join_names(value.place, value.label), array, self.n_head)
+        if is_array(array):
+            self.show(value, join_names(value.place, value.label), array)
+
+    def show(self, value: Value, name: str, array: Array) -> None:
+        """Gives a value a name, and shows it."""
+        self.watcher.settle(value, name, array, self.n_head, self.is_given(array))
 
     def returns(self, array: Array, frame: FrameType) -> None:
         """Names what the call returns, if the call is a part, or if the caller does not give it a name."""
-        watcher = self.watcher
-        value = watcher.returned_value if array is watcher.returned else None
-        for variable, own in self.values.items():
-            if array is frame.f_locals.get(variable):
-                value = own
+        value = self.value_of(array, frame)
         if self.is_part:
-            if value is not None and value.name:  # returned by the last part inside this one
-                watcher.show(Seen(self.place, array, value.file, value.line, self.n_head, value.name))
-            else:
-                value = value or Value(self.place, "", self.code.co_filename, frame.f_lineno)
-                watcher.settle(value, self.place, array, self.n_head)
-        watcher.returned, watcher.returned_value, watcher.returned_n_head = array, value, self.n_head
-        if not self.is_named_by_caller():
-            watcher.settle_returned()
+            value = value or Value(self.place, "", self.file, frame.f_lineno)
+            value.label = ""
+            self.show(value, self.place, array)
+        if value is None:
+            return
+        returned = Returned(array, value, self.n_head)
+        if self.parent is not None:
+            self.parent.returned.append(returned)
+        self.watcher.unnamed = returned
+        if not self.is_named_by_caller(frame):
+            self.watcher.settle_returned()
 
-    def is_named_by_caller(self) -> bool:
+    def is_named_by_caller(self, frame: FrameType) -> bool:
         """Whether the caller gives a variable what this call returns, or returns it in turn."""
-        statement = self.parent.statement if self.parent else None
-        return statement is not None and statement.called == self.code.co_name
+        parent = self.parent
+        is_direct = frame.f_back is not None and frame.f_back.f_trace is parent  # no function is in between
+        statement = parent.statement if parent else None
+        return is_direct and statement is not None and statement.called == self.function.name
 
 
 class Wait(NamedTuple):
@@ -301,7 +329,14 @@ class Wait(NamedTuple):
 
     def goes_on(self, line: int) -> bool:
         """Whether the value still waits when this line begins."""
-        return self.is_returned or self.line < line <= self.last_line
+        return self.line < line and (self.is_returned or line <= self.last_line)  # a loop does not wait
+
+
+class Function(NamedTuple):
+    """A function of the model, or one that somebody has put in its place."""
+
+    name: str  # in its module
+    statements: Mapping[int, Statement]  # by line
 
 
 class Statement(NamedTuple):
@@ -313,33 +348,51 @@ class Statement(NamedTuple):
     called: str | None  # the function, if what it returns is the value
 
 
-def statements(function: Callable[..., Any]) -> dict[int, Statement]:
+def statements(code: CodeType) -> Mapping[int, Statement]:
     """The statements of a function, by line. A statement of several lines is listed for each of them."""
+    # Some versions of Python take code for equal that differs only in its lines.
+    return read_statements(code, code.co_filename, code.co_linetable)
+
+
+@functools.lru_cache(256)
+def read_statements(code: CodeType, file: str, lines_of_code: bytes) -> Mapping[int, Statement]:
+    """Reads the statements of a function, once."""
     try:
-        lines, first = inspect.getsourcelines(function)
+        lines, first = inspect.getsourcelines(code)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, SyntaxError):  # made at run time: nothing is known about it
         return {}
     ast.increment_lineno(tree, first - 1)
     found: dict[int, Statement] = {}
-    for node in ast.walk(tree):
-        bodies: list[Any] = [getattr(node, field, None) for field in ("body", "orelse", "finalbody")]
-        for body in filter(lambda each: isinstance(each, list), bodies):  # that of a lambda is an expression
-            for i, each in enumerate(body):
-                statement = read_statement(each, body[i + 1 :])
-                if statement is not None:
-                    found.update(dict.fromkeys(range(each.lineno, last_line(each) + 1), statement))
+    for node, following in nested_statements(tree, []):
+        if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return)):
+            found.update(dict.fromkeys(range(node.lineno, last_line(node) + 1), read_statement(node, following)))
     return found
 
 
-def read_statement(node: ast.stmt, following: list[ast.stmt]) -> Statement | None:
-    """A statement, given those that follow it; None if it is of another kind."""
-    if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return)):
-        waits = {variable: wait_for(variable, node, following) for variable in assigned(node)}
-        call = None if isinstance(node, (ast.Expr, ast.AugAssign)) else node.value
-        called = ast.unparse(call.func).rpartition(".")[2] if isinstance(call, ast.Call) else None
-        return Statement(node.lineno, waits, frozenset(changed_in_part(node)), called)
-    return None
+def nested_statements(node: ast.AST, following: list[ast.stmt]) -> Iterator[tuple[ast.stmt, list[ast.stmt]]]:
+    """The statements inside a statement, each with those that follow it, also where its branch or loop has ended."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, field, [])
+        for i, each in enumerate(inner if isinstance(inner, list) else []):  # the body of a lambda is an expression
+            if isinstance(each, ast.stmt):
+                after = [*inner[i + 1 :], *following]
+                yield each, after
+                yield from nested_statements(each, after)
+            else:  # what follows an exception handler is not the next one
+                yield from nested_statements(each, following)
+
+
+def read_statement(
+    node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Return, following: list[ast.stmt]
+) -> Statement:
+    """A statement, given those that follow it."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    variables = [variable for target in targets if target for variable in assigned(target)]
+    waits = {variable: wait_for(variable, node, following) for variable in variables}
+    call = None if isinstance(node, (ast.Expr, ast.AugAssign)) else node.value
+    called = ast.unparse(call.func).rpartition(".")[2] if isinstance(call, ast.Call) else None
+    return Statement(node.lineno, waits, frozenset(changed_in_part(node)), called)
 
 
 def wait_for(variable: str, node: ast.stmt, following: list[ast.stmt]) -> Wait:
@@ -355,8 +408,8 @@ def wait_for(variable: str, node: ast.stmt, following: list[ast.stmt]) -> Wait:
     return Wait(last_line(node), last_line(last), is_returned)
 
 
-def assigned(node: ast.stmt) -> list[str]:
-    """The variables that get a value anywhere in a statement."""
+def assigned(node: ast.AST) -> list[str]:
+    """The variables that get a value anywhere in a statement, or in the target of an assignment."""
     return [each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
 
 
@@ -367,7 +420,8 @@ def changed_in_part(node: ast.stmt) -> set[str]:
         if isinstance(each, ast.Subscript) and isinstance(each.ctx, ast.Store):
             target: Any = each.value
         elif isinstance(each, ast.Call) and ast.unparse(each.func) == "np.copyto":
-            target = each.args[0]
+            destinations = [*each.args[:1], *(option.value for option in each.keywords if option.arg == "dst")]
+            target = destinations[0] if destinations else None
         else:
             continue
         if isinstance(target, ast.Name):
@@ -394,10 +448,18 @@ def is_array(value: Any) -> TypeGuard[Array]:
     return hasattr(value, "__array_function__")
 
 
-def given_arrays(arguments: Mapping[str, Any]) -> list[Array]:
-    """The arrays among the arguments of a function, and those in which a past keeps its keys and values."""
-    pasts = [value for value in arguments.values() if isinstance(value, (Past, LayerPast))]
-    return [*filter(is_array, arguments.values()), *(array for past in pasts for array in (past.k, past.v))]
+def given_arrays(given: Any) -> list[Array]:
+    """The arrays among the arguments of a function, and in its parameters and its past."""
+    if is_array(given):
+        return [given]
+    if isinstance(given, Past):
+        return [given.k, given.v, given.lengths]
+    return [array for each in given for array in given_arrays(each)] if isinstance(given, tuple) else []
+
+
+def share_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays may share memory. One in main memory and one on a GPU do not."""
+    return isinstance(a, np.ndarray) == isinstance(b, np.ndarray) and np.may_share_memory(a, b)
 
 
 def find(part: Any, tree: Any) -> str | None:
@@ -416,7 +478,18 @@ def find(part: Any, tree: Any) -> str | None:
     return None
 
 
-def functions_of(module: Any) -> list[Callable[..., Any]]:
-    """The functions of a module as they are now, since an experiment may replace some; without `product`."""
-    functions = filter(inspect.isfunction, vars(module).values())
-    return [function for function in functions if function is not product]
+def functions_of(module: Any, names: list[str] | None) -> dict[CodeType, Function]:
+    """These functions of a module, or all but `product`, as they are now, since an experiment may replace some."""
+    functions = {name: plain(vars(module)[name]) for name in names or vars(module)}
+    return {
+        function.__code__: Function(name, statements(function.__code__))
+        for name, function in functions.items()
+        if inspect.isfunction(function) and function is not product
+    }
+
+
+def plain(function: Any) -> Any:
+    """The function inside decorators, `functools.partial`, and methods of an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(getattr(function, "__func__", function))
