@@ -8,7 +8,7 @@ have functions that return what there is to see. `pictures` draws that into an a
 
 from . import experiments, patches, tables
 from .explanation import explain
-from .patches import mean, patch, replace, scale, zero
+from .patches import mean, patch, put, scale, zero
 from .recorder import trace
 
-__all__ = ["experiments", "explain", "mean", "patch", "patches", "replace", "scale", "tables", "trace", "zero"]
+__all__ = ["experiments", "explain", "mean", "patch", "patches", "put", "scale", "tables", "trace", "zero"]

@@ -16,7 +16,7 @@ from ..decoding.prompts import Prompt, require
 from ..gpt2 import GPT2
 from ..machine.backend import to_host
 from ..params import Array
-from .patches import Change, Patcher, replace, zero
+from .patches import Change, Patcher, ReadyMade, put, zero
 from .recorder import trace
 from .tables import attention_weights, habits, read_ids, token_labels
 from .watcher import observed_by
@@ -98,7 +98,7 @@ def ablation(
     text: Prompt,
     token: Token | None = None,
     other: Token | None = None,
-    change: Change = zero,
+    change: ReadyMade = zero,
     progress: Callable[[], object] = no_progress,
 ) -> Ablation:
     """Switches off each head and each MLP, one at a time.
@@ -199,7 +199,7 @@ def activation_patching(
         raise ValueError("the prediction is the same after both texts: there is nothing to restore")
 
     def patched(name: str, position: int) -> float:
-        with observed_by(Patcher({name: replace(t[name], position=position)})):
+        with observed_by(Patcher({name: put(t[name], position=position)})):
             prediction = question.measure(last_logits(gpt2, ids))
         progress()
         return prediction

@@ -86,7 +86,7 @@ def mean_of_positions(array: Array) -> Array:
     if array.ndim < 3 or array.shape[-2] == 1:
         raise ValueError(
             f"mean takes the mean over several positions, and the shape {list(array.shape)} has only one: "
-            "replace(values) takes a mean of arrays that were recorded before"
+            "put(values) puts a mean there that was taken before"
         )
     return array.mean(axis=-2, keepdims=True)
 
@@ -97,8 +97,8 @@ def scale(factor: float, *, head: Places = None, position: Places = None) -> Cha
     return Change(f"scale({factor})", lambda array, positions: array * factor, head, position)
 
 
-def replace(values: Array, *, head: Places = None, position: Places = None) -> Change:
-    """Puts other values there, such as those of another text: `replace(t["h3"], position=4)`.
+def put(values: Array, *, head: Places = None, position: Places = None) -> Change:
+    """Puts other values there, such as those of another text: `put(t["h3"], position=4)`.
 
     Args:
         values: an array whose shape broadcasts to that of the one that it replaces. With `position`, it has the values
@@ -110,7 +110,7 @@ def replace(values: Array, *, head: Places = None, position: Places = None) -> C
         ValueError: values have nothing for one of the positions.
     """
     if not is_array(values):
-        raise TypeError(f"replace takes an array, not {type(values).__name__}: numpy.array makes one of a list")
+        raise TypeError(f"put takes an array, not {type(values).__name__}: numpy.array makes one of a list")
     places = as_list("position", position)
     n_values = values.shape[-2] if values.ndim > 1 else 1
     if places and n_values > 1 and max(places) >= n_values:
@@ -124,7 +124,7 @@ def replace(values: Array, *, head: Places = None, position: Places = None) -> C
         index = np.minimum(positions, n_values - 1)  # what lies beyond is not among the places
         return np.take_along_axis(whole, np.asarray(by_position(index, array.ndim), like=whole), axis=-2)
 
-    return Change("replace", new, head, position)
+    return Change("put", new, head, position)
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -161,7 +161,7 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
 
             - a function of the array, `[n_batch, ...]`, that changes it in place or returns another one;
             - an array of the same shape and type;
-            - `zero`, `mean`, `scale(0.5)` or `replace(values)`, each also with `head` and `position`.
+            - `zero`, `mean`, `scale(0.5)` or `put(values)`, each also with `head` and `position`.
 
     A prompt is read in one piece, and no tokens are drafted. Only the calling thread is affected.
 

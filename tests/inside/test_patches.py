@@ -24,7 +24,7 @@ import numpy_gpt2
 from numpy_gpt2 import generation, layers, model
 from numpy_gpt2.decoding import prefill
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.inside.patches import Change, mean, patch, replace, scale, zero
+from numpy_gpt2.inside.patches import Change, mean, patch, put, scale, zero
 from numpy_gpt2.machine import threads
 from numpy_gpt2.params import Array, Block, HParams, Linear, Params
 
@@ -357,7 +357,7 @@ def test_the_modules_of_pytorch_changed_by_hooks(gpt2: GPT2, name: str, module: 
         (zero(position=PLACES), at_places(torch.zeros_like)),
         (mean(position=PLACES), at_places(lambda x: x.mean(1, keepdim=True).expand(x.shape))),
         (
-            replace(other[name], position=PLACES),
+            put(other[name], position=PLACES),
             at_places(lambda x: torch.tensor(other[name][:, :7]).expand(x.shape)),
         ),
     ]
@@ -642,11 +642,11 @@ def test_the_values_of_another_text(gpt2: GPT2) -> None:
     other = random_ids(HPARAMS, 2, 7, seed=3)
     with numpy_gpt2.trace() as t:
         said = gpt2.logits(other)
-    for change in t["h1"], replace(t["h1"]), lambda x: t["h1"], replace(t["h1"], position=range(7)):
+    for change in t["h1"], put(t["h1"]), lambda x: t["h1"], put(t["h1"], position=range(7)):
         with numpy_gpt2.patch({"h1": change}):
             np.testing.assert_array_equal(gpt2.logits(IDS), said)
     for i in range(7):
-        changed = run({"h0": replace(t["h0"][:1], position=i)}, gpt2, "h0")
+        changed = run({"h0": put(t["h0"][:1], position=i)}, gpt2, "h0")
         plain = run({"h0": scale(1, position=0)}, gpt2, "h0")
         plain[:, i] = t["h0"][0, i]
         np.testing.assert_array_equal(changed, plain)
@@ -654,15 +654,15 @@ def test_the_values_of_another_text(gpt2: GPT2) -> None:
 
 def test_values_that_broadcast(gpt2: GPT2) -> None:
     vector, per_position = np.arange(10.0), np.arange(70.0).reshape(7, 10)
-    np.testing.assert_array_equal(run({"h1": replace(vector)}, gpt2, "h1"), np.broadcast_to(vector, (2, 7, 10)))
-    np.testing.assert_array_equal(run({"h1": replace(per_position)}, gpt2, "h1"), np.stack([per_position] * 2))
-    changed = run({"h1": replace(per_position, position=[2, 5])}, gpt2, "h1")
+    np.testing.assert_array_equal(run({"h1": put(vector)}, gpt2, "h1"), np.broadcast_to(vector, (2, 7, 10)))
+    np.testing.assert_array_equal(run({"h1": put(per_position)}, gpt2, "h1"), np.stack([per_position] * 2))
+    changed = run({"h1": put(per_position, position=[2, 5])}, gpt2, "h1")
     np.testing.assert_array_equal(changed[:, [2, 5]], np.stack([per_position[[2, 5]]] * 2))
-    changed = run({"h1": replace(per_position[:3], position=[0, 2])}, gpt2, "h1")  # of a shorter text
+    changed = run({"h1": put(per_position[:3], position=[0, 2])}, gpt2, "h1")  # of a shorter text
     np.testing.assert_array_equal(changed[:, [0, 2]], np.stack([per_position[[0, 2]]] * 2))
-    changed = run({"h1": replace(vector, position=6)}, gpt2, "h1")
+    changed = run({"h1": put(vector, position=6)}, gpt2, "h1")
     np.testing.assert_array_equal(changed[:, 6], np.stack([vector] * 2))
-    changed = run({"h1/attn/a": replace(np.ones((5, 7, 2)), head=4, position=6)}, gpt2, "h1/attn/a")
+    changed = run({"h1/attn/a": put(np.ones((5, 7, 2)), head=4, position=6)}, gpt2, "h1/attn/a")
     assert (changed == 1).sum() == 2 * 2
 
 
@@ -672,7 +672,7 @@ def test_replacing_by_position_with_a_past(gpt2: GPT2) -> None:
     past = gpt2.new_past(2)
     gpt2.logits(IDS[:, :5], past)
     past.lengths[:] = [5, 2]
-    with numpy_gpt2.trace("h0") as t, numpy_gpt2.patch({"h0": replace(values, position=[3, 6, 8])}):
+    with numpy_gpt2.trace("h0") as t, numpy_gpt2.patch({"h0": put(values, position=[3, 6, 8])}):
         gpt2.logits(IDS[:, :4], past)
     np.testing.assert_array_equal(t["h0"][0, [1, 3]], values[0, [6, 8]])
     np.testing.assert_array_equal(t["h0"][1, 1], values[1, 3])
@@ -690,7 +690,7 @@ def test_how_a_change_is_shown() -> None:
     assert repr(zero) == "zero()"
     assert repr(zero(head=1)) == "zero(head=[1])"
     assert repr(scale(0.5, head=range(2), position=(3,))) == "scale(0.5)(head=[0, 1], position=[3])"
-    assert repr(replace(np.ones(2))) == "replace()"
+    assert repr(put(np.ones(2))) == "put()"
 
 
 # What is said.
@@ -712,9 +712,9 @@ WRONG: Any = [1, 2.5, "12", [1.0], True]  # for mypy, of any type
         (lambda: {"h1": zero(position=WRONG[:2])}, ValueError, "position must be a whole number, 0 or more, not 2.5"),
         (lambda: {"h1": zero(position=WRONG[2])}, ValueError, "position must be a whole number, 0 or more, not '1'"),
         (lambda: {"h1": scale(2, head=WRONG[4])}, ValueError, "head must be a whole number"),
-        (lambda: {"h1": replace(WRONG[3])}, TypeError, "replace takes an array, not list: numpy.array makes one"),
+        (lambda: {"h1": put(WRONG[3])}, TypeError, "put takes an array, not list: numpy.array makes one"),
         (
-            lambda: {"h1": replace(np.ones((5, 10)), position=[4, 5])},
+            lambda: {"h1": put(np.ones((5, 10)), position=[4, 5])},
             ValueError,
             "the values are those of 5 positions: there are none for position 5",
         ),
@@ -740,20 +740,20 @@ def test_what_is_said_before_the_block(make: Callable[[], Any], error: type[Exce
         ("h1", lambda x: 3, TypeError, "must return an array, or None if it has changed the one given: not int"),
         ("h1", lambda x: x.tolist(), TypeError, "not list"),
         ("h1", lambda x: scale(2), TypeError, "not Change"),
-        ("h1", replace(np.ones(9)), ValueError, "[2, 7, 10], and has [9]"),
-        ("h1", replace(np.ones((3, 7, 10))), ValueError, "[2, 7, 10], and has [3, 7, 10]"),
-        ("h1", replace(np.ones((3, 7, 10)), position=3), ValueError, "[2, 7, 10], and has [3, 7, 10]"),
-        ("h1", replace(np.ones((1, 2, 7, 10)), position=3), ValueError, "[2, 7, 10], and has [1, 2, 7, 10]"),
-        ("h1", replace(np.ones((9, 3)), position=3), ValueError, "[2, 7, 10], and has [9, 3]"),
-        ("h1", replace(np.ones((8, 10))), ValueError, "[2, 7, 10], and has [8, 10]"),
-        ("h1", replace(np.ones(10, "float32")), TypeError, "float64, and is float32"),
+        ("h1", put(np.ones(9)), ValueError, "[2, 7, 10], and has [9]"),
+        ("h1", put(np.ones((3, 7, 10))), ValueError, "[2, 7, 10], and has [3, 7, 10]"),
+        ("h1", put(np.ones((3, 7, 10)), position=3), ValueError, "[2, 7, 10], and has [3, 7, 10]"),
+        ("h1", put(np.ones((1, 2, 7, 10)), position=3), ValueError, "[2, 7, 10], and has [1, 2, 7, 10]"),
+        ("h1", put(np.ones((9, 3)), position=3), ValueError, "[2, 7, 10], and has [9, 3]"),
+        ("h1", put(np.ones((8, 10))), ValueError, "[2, 7, 10], and has [8, 10]"),
+        ("h1", put(np.ones(10, "float32")), TypeError, "float64, and is float32"),
         ("h1", zero(head=1), ValueError, "h1 has the shape [2, 7, 10], without an axis of heads: q, k, v, scores, e,"),
         ("h1/attn/qkv", zero(head=1), ValueError, "without an axis of heads"),
         ("h1/attn/mask", zero(head=1), ValueError, "without an axis of heads"),
         ("h1/attn/a", zero(head=5), ValueError, "head of h1/attn/a must be a whole number, 0 to 4, not 5"),
         ("h1/attn/mask", zero(position=1), ValueError, "[7, 7], without an axis of positions: leave out position"),
         ("positions", zero(position=1), ValueError, "[7], without an axis of positions"),
-        ("positions", mean, ValueError, "there are not several positions to take the mean of in the shape [7]"),
+        ("positions", mean, ValueError, "mean takes the mean over several positions, and the shape [7] has only one"),
     ],
 )  # fmt: skip
 def test_what_is_said_in_a_pass(gpt2: GPT2, name: str, change: Any, error: type[Exception], said: str) -> None:
@@ -787,7 +787,7 @@ def test_a_name_that_matches_nothing(gpt2: GPT2, name: str, hint: str) -> None:
 
 
 def test_a_mean_of_one_position(gpt2: GPT2) -> None:
-    said = "not several positions to take the mean of in the shape [1, 1, 10]: record arrays by trace, take their mean"
+    said = "and the shape [1, 1, 10] has only one: put(values) puts a mean there"
     with pytest.raises(ValueError, match=re.escape(said)), numpy_gpt2.patch({"h1": mean}):
         gpt2.generate([1, 2, 3], 2, return_details=True)
     with numpy_gpt2.patch({"h1": mean(position=[0, 1])}):  # nothing is to change in the steps that follow
@@ -1023,8 +1023,8 @@ def test_two_threads_with_patches_of_their_own_at_the_same_time(gpt2: GPT2) -> N
     [
         {"h1/attn/a": zero(head=[1, 2]), "h2": scale(0.5, position=[1, 3])},
         {"h1/mlp": mean(position=range(3)), "x": scale(2), "logits": lambda x: x * 2},
-        {"h1": replace(np.ones((9, 10)), position=[2, 4]), "h?/attn/weights": zero(position=3)},
-        {"h2/ln_2": replace(np.ones(10)), "h0": np.ones((2, 7, 10))},
+        {"h1": put(np.ones((9, 10)), position=[2, 4]), "h?/attn/weights": zero(position=3)},
+        {"h2/ln_2": put(np.ones(10)), "h0": np.ones((2, 7, 10))},
         {"h1/attn/mask": lambda mask: mask | (mask < 2), "positions": lambda positions: positions * 2},
     ],
     ids=lambda changes: "+".join(changes),
@@ -1043,12 +1043,12 @@ def test_on_a_device(gpt2: GPT2, changes: dict[str, Any]) -> None:
 def test_values_on_a_device(gpt2: GPT2) -> None:
     moved = on_device(gpt2)
     values = np.random.default_rng(0).normal(size=(2, 9, 10))
-    with numpy_gpt2.patch({"h1": replace(values, position=[2, 4])}):
+    with numpy_gpt2.patch({"h1": put(values, position=[2, 4])}):
         expected = gpt2.logits(IDS)
-    with numpy_gpt2.patch({"h1": replace(DeviceArray(values), position=[2, 4])}):  # type: ignore[arg-type]
+    with numpy_gpt2.patch({"h1": put(DeviceArray(values), position=[2, 4])}):  # type: ignore[arg-type]
         np.testing.assert_array_equal(moved.logits(IDS), expected)
     past, pasts = gpt2.new_past(2), moved.new_past(2)
-    with numpy_gpt2.patch({"h1": replace(values, position=[2, 4]), "h0/attn/a": zero(head=1, position=[5, 6])}):
+    with numpy_gpt2.patch({"h1": put(values, position=[2, 4]), "h0/attn/a": zero(head=1, position=[5, 6])}):
         for n in 5, 7:
             ids = IDS[:, n - 5 : n]
             np.testing.assert_array_equal(moved.logits(ids, pasts), gpt2.logits(ids, past))
