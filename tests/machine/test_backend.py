@@ -23,7 +23,7 @@ from numpy_gpt2 import layers
 from numpy_gpt2.decoding import speculation
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import tables
-from numpy_gpt2.inside.patches import mean, replace, scale, zero
+from numpy_gpt2.inside.patches import mean, put, scale, zero
 from numpy_gpt2.machine import backend
 from numpy_gpt2.params import HParams, Linear
 
@@ -41,7 +41,7 @@ PATCH: Any = {
     "h1/attn/a": zero(head=[1, 2]),
     "h2": scale(0.5, position=1),
     "h3/mlp": mean,
-    "h4": replace(np.ones((3, 256), "float32"), position=[0, 2]),
+    "h4": put(np.ones((3, 256), "float32"), position=[0, 2]),
     "logits": lambda logits: logits + 1,
 }
 
