@@ -11,6 +11,7 @@ import numpy as np
 
 from numpy_gpt2 import layers
 from numpy_gpt2.inside.statements import Statement, Wait, statements
+from numpy_gpt2.params import Array
 
 
 def read(function: Callable[..., Any]) -> dict[str, Statement]:
