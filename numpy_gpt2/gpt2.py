@@ -49,7 +49,7 @@ class GPT2(interactive.Hinting):
             is a vocabulary.
     """
 
-    _hints = interactive.MODEL_HINTS
+    _hints = interactive.MODEL_HINTS | interactive.LENS_HINTS
 
     def __init__(
         self,

@@ -131,6 +131,22 @@ MODEL_HINTS = {
 }
 MODEL_HINTS["named_parameters"] = MODEL_HINTS["state_dict"] = MODEL_HINTS["parameters"]
 
+LENS_HINTS = {  # of a model in TransformerLens or nnsight
+    "run_with_cache": "`numpy_gpt2.trace` records what a pass computes, here: with numpy_gpt2.trace() as t: "
+    "model.logits(text)",
+    "run_with_hooks": "`numpy_gpt2.patch` changes what a pass computes, here: with numpy_gpt2.patch({name: function}): "
+    "model.logits(text)",
+    "trace": "`numpy_gpt2.trace` records what a pass computes, and `numpy_gpt2.patch` changes it, here",
+    "cfg": "`model.cfg` is `model.hparams` here",
+    "to_tokens": "`model.to_tokens(text)` is `model.tokenizer.encode(text)` here",
+    "to_str_tokens": "`numpy_gpt2.inside.tables.token_labels(model.tokenizer, ids)` gives the texts of tokens, here",
+    "to_single_token": "`numpy_gpt2.inside.experiments.token_id(model, token)` gives the id of a token, here",
+    "blocks": "the parameters of the blocks are `model.params.h` here",
+    "transformer": "the parameters of the blocks are `model.params.h` here",
+    "W_E": "the token embeddings are `model.params.wte` here, and transposed they are the output head",
+}
+LENS_HINTS["W_U"] = LENS_HINTS["W_E"]
+
 TOKENIZER_HINTS = {
     "__call__": "a tokenizer is not called: tokenizer.encode(text) gives the ids of a text, "
     "tokenizer.encode_batch(texts) those of several, and tokenizer.decode(ids) the text",

@@ -34,7 +34,7 @@ def answer(args: argparse.Namespace, model: GPT2, question: Question, **values: 
 def measured(model: GPT2, question: Question) -> str:
     """What is measured, for the title of a picture."""
     token, *other = token_labels(model.tokenizer, [id for id in question if id is not None])
-    return f"logit({token}) - logit({other[0]})" if other else f"log-probability of {token}"
+    return f"logit of {token!r} - logit of {other[0]!r}" if other else f"log-probability of {token!r}"
 
 
 def add_ablate_options(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +55,11 @@ def show_ablate(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     columns = [*(f"head {i}" for i in range(n_head)), "mlp"]
     blocks = [f"h{i}" for i in range(n_layer)]
     what = measured(model, found.question)
-    name = f"{what}, and how it changes without one part ({model.name})"
+    off = "with the mean in place of one part" if args.mean else "without one part"
+    name = f"{what}, and how it changes {off} ({model.name})"
     figure = draw and draw.effects_figure(effects, blocks, columns, name, f"change from {found.whole:.2f}")
     common = answer(args, model, found.question, prediction=found.whole)
-    title = "how the prediction changes without one head, or without one MLP"
+    title = f"how the prediction changes {off}: a head, or an MLP"
     columns_of = {"block": "<", **dict.fromkeys(columns, ".3f")}
     show_table(args, columns_of, zip(blocks, *effects.T, strict=True), title, common=common)
     return figure
@@ -76,8 +77,8 @@ def add_patch_options(parser: argparse.ArgumentParser) -> None:
 def show_patch(args: argparse.Namespace, model: GPT2, draw: Any) -> Any:
     """Where the information passes that makes the difference between two texts."""
     clean, corrupted = (read_ids(model, argument_text(text)) for text in (args.clean, args.corrupted))
-    n_passes = corrupted.shape[1] * (model.hparams.n_layer + (args.part == "stream"))
-    with progress_bar(n_passes, "pass") as bar:
+    n_patches = corrupted.shape[1] * len(experiments.part_names(args.part, model.hparams.n_layer))
+    with progress_bar(n_patches, "patch") as bar:
         question = args.token, args.other
         found = experiments.activation_patching(model, clean[0], corrupted[0], *question, args.part, bar.update)
     announce(model, args)

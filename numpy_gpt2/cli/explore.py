@@ -418,7 +418,7 @@ VIEWS = {
     ),
     "heads": View(
         "where each head looks in a text that comes twice: at the first token, the one before, what followed a copy",
-        "heads -o heads.png",
+        'heads "The princess kissed the frog, and the old king gave a golden cup away." -o heads.png',
         experiments.show_heads,
         experiments.add_heads_options,
         takes_text=False,

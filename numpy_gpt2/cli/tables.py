@@ -69,7 +69,10 @@ def cell(value: Any, form: str) -> str:
     """A value as it is printed."""
     if isinstance(value, tuple):
         return " ".join(cell(each, form) for each in value)
-    return "" if value is None else str(value) if isinstance(value, (str, list)) else format(value, form)
+    if value is None or isinstance(value, (str, list)):
+        return "" if value is None else str(value)
+    text = format(value, form)
+    return text.removeprefix("-") if not text.strip("-0.") else text  # not -0.000
 
 
 def print_aligned(lines: list[list[str]], left: Sequence[bool]) -> None:

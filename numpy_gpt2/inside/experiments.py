@@ -6,17 +6,20 @@ token that follows a text. `head_scores` asks where each head looks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .. import checks, layers
+from .. import checks, layers, model
+from ..decoding import prefill
 from ..decoding.prompts import Prompt, require
 from ..gpt2 import GPT2
 from ..machine.backend import to_host
-from ..params import Array
-from .patches import Change, Patcher, ReadyMade, put, zero
+from ..machine.threads import fitting
+from ..params import Array, count_params
+from .patches import Change, Patcher, Replacement, zero
 from .recorder import trace
 from .tables import attention_weights, habits, read_ids, token_labels
 from .watcher import observed_by
@@ -30,14 +33,14 @@ class Question(NamedTuple):
     token: int
     other: int | None = None
 
-    def measure(self, logits: Array) -> float:
+    def measure(self, logits: Array) -> Array:
         """The log-probability of the token or, with another one, how far its logit is above that of the other.
 
-        Shapes: logits `[n_vocab]`.
+        Shapes: `[..., n_vocab]` to `[...]`.
         """
         if self.other is None:
-            return float(layers.log_softmax(logits)[self.token])
-        return float(logits[self.token] - logits[self.other])
+            return layers.log_softmax(logits)[..., self.token]
+        return logits[..., self.token] - logits[..., self.other]
 
 
 def ask(gpt2: GPT2, ids: Array, token: Token | None, other: Token | None) -> Question:
@@ -46,10 +49,13 @@ def ask(gpt2: GPT2, ids: Array, token: Token | None, other: Token | None) -> Que
     Shapes: ids `[1, n_seq]`.
 
     Raises:
-        ValueError: token or other is not one token of the model.
+        ValueError: token or other is not one token of the model, or they are the same.
     """
     chosen = int(np.argmax(last_logits(gpt2, ids))) if token is None else token_id(gpt2, token)
-    return Question(chosen, None if other is None else token_id(gpt2, other))
+    compared = None if other is None else token_id(gpt2, other)
+    if chosen == compared:
+        raise ValueError(f"the token and the other are the same, {token_labels(gpt2.tokenizer, [chosen])[0]!r}")
+    return Question(chosen, compared)
 
 
 def token_id(gpt2: GPT2, token: Token) -> int:
@@ -73,14 +79,30 @@ def token_id(gpt2: GPT2, token: Token) -> int:
 
 
 def last_logits(gpt2: GPT2, ids: Array) -> Array:
-    """The logits of the token that follows a text.
+    """The logits of the tokens that follow texts of the same length.
 
-    Shapes: ids `[1, n_seq]` to `[n_vocab]`.
+    Shapes: `[n_batch, n_seq]` to `[n_batch, n_vocab]`.
+
+    Raises:
+        ValueError: they are not finite numbers.
     """
-    return gpt2.logits(ids)[0, -1]
+    with fitting(count_params(gpt2.hparams)):
+        x = prefill.read(ids, gpt2.params, gpt2.hparams.n_head)[:, -1]  # [n_batch, n_embd]
+        return to_host(checks.check_finite(model.output_head(x, gpt2.params)))
 
 
-def no_progress() -> None:
+def predict(
+    gpt2: GPT2, ids: Array, question: Question, changes: Mapping[str, Replacement] | None = None
+) -> list[float]:
+    """The predictions for texts of the same length, with changes as for `patch`, which may also change nothing.
+
+    Shapes: ids `[n_batch, n_seq]` to n_batch numbers.
+    """
+    with observed_by(Patcher(changes)) if changes else contextlib.nullcontext():
+        return question.measure(last_logits(gpt2, ids)).tolist()
+
+
+def no_progress(n: int = 1) -> None:
     """Reports nothing."""
 
 
@@ -98,8 +120,8 @@ def ablation(
     text: Prompt,
     token: Token | None = None,
     other: Token | None = None,
-    change: ReadyMade = zero,
-    progress: Callable[[], object] = no_progress,
+    change: Change = zero,
+    progress: Callable[[int], object] = no_progress,
 ) -> Ablation:
     """Switches off each head and each MLP, one at a time.
 
@@ -108,32 +130,39 @@ def ablation(
         text: what the token follows.
         token: the token whose log-probability is measured, as text or as id; by default the likeliest.
         other: a token to compare it with; then the difference of their logits is measured.
-        change: how a part is switched off: `zero`, or `mean` for the mean over the text of what it computes.
-        progress: called after each pass with a part switched off.
+        change: what is done to what a part computes: `zero`, or another change, such as `mean` or `put(average)` with
+            the average over other texts.
+        progress: called with the number 1 after each pass with a part switched off.
 
     Raises:
-        ValueError: the text is empty or too long for the model's context, or token or other is not one token.
+        TypeError: change is something else.
+        ValueError: the text is empty or too long for the model's context, token or other is not one token, or they are
+            the same.
 
-    Source: for heads, Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; for `mean`, Wang et al. 2022,
-    "Interpretability in the Wild", section 2.
+    Source: for heads, Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; for the average over other
+    texts, Wang et al. 2022, "Interpretability in the Wild", section 2.1. `mean` stays within the text.
     """
+    if not isinstance(change, Change):
+        raise TypeError(f"change must be a change such as zero, mean or scale(0.5), not {type(change).__name__}")
     ids = read_ids(gpt2, text)
     question = ask(gpt2, ids, token, other)
-    whole = question.measure(last_logits(gpt2, ids))
+    whole = predict(gpt2, ids, question)[0]
 
     def without(name: str, change: Change) -> float:
-        with observed_by(Patcher({name: change})):
-            prediction = question.measure(last_logits(gpt2, ids))
-        progress()
+        prediction = predict(gpt2, ids, question, {name: change})[0]
+        progress(1)
         return prediction - whole
 
     blocks, heads = range(gpt2.hparams.n_layer), range(gpt2.hparams.n_head)
     return Ablation(
         question,
         whole,
-        heads=np.array([[without(f"h{i}/attn/a", change(head=j)) for j in heads] for i in blocks]),
+        heads=np.array([[without(f"h{i}/attn/a", change.of_head(j)) for j in heads] for i in blocks]),
         mlps=np.array([without(f"h{i}/mlp", change) for i in blocks]),
     )
+
+
+TOKENS_AT_ONCE = 2048  # of the texts in a batch, each of which has a patch at another position
 
 
 class Patching(NamedTuple):
@@ -161,7 +190,7 @@ def activation_patching(
     token: Token | None = None,
     other: Token | None = None,
     part: Part = "stream",
-    progress: Callable[[], object] = no_progress,
+    progress: Callable[[int], object] = no_progress,
 ) -> Patching:
     """Puts activations of one text into another, one layer and one position at a time.
 
@@ -175,7 +204,7 @@ def activation_patching(
         other: a token to compare it with; then the difference of their logits is measured.
         part: which activations: `"stream"`, the residual stream before the blocks and after each of them;
             `"attention"` or `"mlp"`, what that part of each block adds to the stream.
-        progress: called after each pass with a patch.
+        progress: called with the number of elements of the result that have been found since the last call.
 
     Raises:
         ValueError: as for `ablation`; or the texts have different lengths or the same prediction, or there is no such
@@ -193,19 +222,34 @@ def activation_patching(
     question = ask(gpt2, source, token, other)
     names = part_names(part, gpt2.hparams.n_layer)
     with trace(names) as t:
-        expected = question.measure(last_logits(gpt2, source))
-    before = question.measure(last_logits(gpt2, ids))
+        (expected,) = predict(gpt2, source, question)
+    (before,) = predict(gpt2, ids, question)
     if expected == before:
         raise ValueError("the prediction is the same after both texts: there is nothing to restore")
+    n_seq = ids.shape[1]
+    found = np.full((len(names), n_seq), before)
+    first = int(np.argmax(source != ids))  # up to there, both texts are the same, and nothing is restored
+    progress(first * len(names))
+    n_at_once = max(1, TOKENS_AT_ONCE // n_seq)
+    for row, name in enumerate(names):
+        for begin in range(first, n_seq, n_at_once):
+            positions = np.arange(begin, min(begin + n_at_once, n_seq))
+            one_each = put_one_each(t[name], positions)
+            found[row, positions] = predict(gpt2, np.repeat(ids, len(positions), axis=0), question, {name: one_each})
+            progress(len(positions))
+    return Patching(question, expected, before, names, found)
 
-    def patched(name: str, position: int) -> float:
-        with observed_by(Patcher({name: put(t[name], position=position)})):
-            prediction = question.measure(last_logits(gpt2, ids))
-        progress()
-        return prediction
 
-    found = [[patched(name, position) for position in range(ids.shape[1])] for name in names]
-    return Patching(question, expected, before, names, np.array(found))
+def put_one_each(values: Array, positions: Array) -> Callable[[Array], None]:
+    """A change that puts values into the rows of a batch: into each row, those of one position.
+
+    Shapes: values `[1, n_seq, n_embd]`, positions `[n_batch]`.
+    """
+
+    def change(array: Array) -> None:
+        array[np.arange(len(positions)), positions] = np.asarray(values[0, positions], like=array)
+
+    return change
 
 
 def part_names(part: Part, n_layer: int) -> list[str]:
@@ -315,7 +359,8 @@ def head_scores(gpt2: GPT2, text: Prompt | None = None, seed: int = 0) -> HeadSc
     """Where each head looks, when the model reads a text twice.
 
     An induction head looks at what followed an earlier copy of the token. Such heads let a model repeat what it has
-    read. Random ids show them best: the model cannot predict the second copy in any other way.
+    read. Random ids are the strictest test, since nothing else helps to predict the second copy. A small model may pass
+    it only on text of the kind that it was trained on.
 
     Args:
         gpt2: the model.

@@ -18,7 +18,7 @@ from .recorder import Trace
 N_SHOWN = 6  # terms of a long sum in the text of an explanation: the largest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Where an entry of a recorded array comes from. `dataclasses.asdict` makes it plain data, `str` a text.
 
@@ -54,6 +54,8 @@ class Explanation:
         code = f"    {Path(self.file).name}:{self.line}  {self.source}"
         lines = in_columns([row for number in self.numbers for row in rows(number)])
         return "\n".join([head, code, f"    {self.formula}", "", *lines, *(["", self.note] if self.note else [])])
+
+    __repr__ = __str__  # what a session shows
 
 
 def explain(trace: Trace, name: str, index: int | Sequence[int]) -> Explanation:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import logging
+import math
+import numbers
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..checks import check_whole_number
+from ..interactive import describe
 from ..params import Array
 from .watcher import Observer, Pass, Seen, is_array, matches, observed_by
-
-log = logging.getLogger(__name__)
 
 Places: TypeAlias = int | Sequence[int] | None  # heads or positions, counted from 0; None for all
 
@@ -26,8 +27,10 @@ Places: TypeAlias = int | Sequence[int] | None  # heads or positions, counted fr
 class Change:
     """A change that can be limited to some heads and positions, such as `scale(0.5, head=1, position=[4, 5])`.
 
+    Scores that the mask has made minus infinity stay so.
+
     Args:
-        name: what it is called.
+        name: what it is called, with its arguments.
         new: what an array becomes, given the array and the positions of its tokens, `[n_batch, n_seq]`. Its result
             is broadcast to the shape of the array.
         head: the heads to change; by default all.
@@ -45,13 +48,23 @@ class Change:
         self.name, self.new = name, new
         self.head, self.position = as_list("head", head), as_list("position", position)
 
+    def of_head(self, head: int) -> Change:
+        """The same change, of one head only."""
+        return Change(self.name, self.new, head, self.position)
+
     def __repr__(self) -> str:
         places = {"head": self.head, "position": self.position}
-        return f"{self.name}({', '.join(f'{name}={each}' for name, each in places.items() if each is not None)})"
+        name, _, arguments = self.name.removesuffix(")").partition("(")
+        inside = [*filter(None, [arguments]), *(f"{name}={each}" for name, each in places.items() if each is not None)]
+        return f"{name}({', '.join(inside)})" if inside else name
 
 
 class ReadyMade(Change):
     """A change that needs no numbers: it is used as it is, or limited: `zero`, `zero(head=1)`."""
+
+    def __init__(self, name: str, new: Callable[[Array, Array], Array], doc: str) -> None:
+        super().__init__(name, new)
+        self.__doc__ = doc
 
     def __call__(self, *, head: Places = None, position: Places = None) -> Change:
         """The same change, of these heads and positions only."""
@@ -66,13 +79,18 @@ def as_list(name: str, places: Places) -> list[int] | None:
     """
     if places is None:
         return None
+    if name == "position" and isinstance(places, numbers.Integral) and places < 0:
+        raise ValueError(f"positions are counted from 0: of n tokens, the last one has n - 1, not {places}")
     return [check_whole_number(name, i) for i in (places if np.iterable(places) else [places])]
 
 
-zero = ReadyMade("zero", lambda array, positions: np.zeros_like(array))
-
-# The mean over all positions that the pass reads, those of padding included.
-mean = ReadyMade("mean", lambda array, positions: mean_of_positions(array))
+zero = ReadyMade("zero", lambda array, positions: np.zeros_like(array), "Puts 0 there.")
+mean = ReadyMade(
+    "mean",
+    lambda array, positions: mean_of_positions(array),
+    "Puts the mean over all positions of the pass there, those of padding included. So positions get something of what "
+    "follows them, and only the last one predicts as it might.",
+)
 
 
 def mean_of_positions(array: Array) -> Array:
@@ -81,20 +99,28 @@ def mean_of_positions(array: Array) -> Array:
     Shapes: `[..., n_seq, n]` to `[..., 1, n]`.
 
     Raises:
-        ValueError: there is only one position, as in most passes of a generation.
+        ValueError: there is only one position, as in most passes of a generation, or the mean is not a finite number.
     """
     if array.ndim < 3 or array.shape[-2] == 1:
         raise ValueError(
             f"mean takes the mean over several positions, and the shape {list(array.shape)} has only one: "
             "put(values) puts a mean there that was taken before"
         )
-    return array.mean(axis=-2, keepdims=True)
+    average = array.mean(axis=-2, keepdims=True)
+    if not np.isfinite(average).all():
+        raise ValueError("mean takes the mean over the positions, and here it is not finite: masked scores have none")
+    return average
 
 
 def scale(factor: float, *, head: Places = None, position: Places = None) -> Change:
     """Multiplies by a number: `scale(0.5)`."""
     factor = float(factor)
-    return Change(f"scale({factor})", lambda array, positions: array * factor, head, position)
+
+    def new(array: Array, positions: Array) -> Array:
+        with np.errstate(invalid="ignore"):  # masked scores times 0, which are not used
+            return array * factor
+
+    return Change(f"scale({factor})", new, head, position)
 
 
 def put(values: Array, *, head: Places = None, position: Places = None) -> Change:
@@ -124,7 +150,7 @@ def put(values: Array, *, head: Places = None, position: Places = None) -> Chang
         index = np.minimum(positions, n_values - 1)  # what lies beyond is not among the places
         return np.take_along_axis(whole, np.asarray(by_position(index, array.ndim), like=whole), axis=-2)
 
-    return Change("put", new, head, position)
+    return Change(f"put({describe(values)})", new, head, position)
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -168,8 +194,7 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
     Raises:
         TypeError: a change is something else, or its result is not an array of the same type.
         ValueError: a result has another shape, an array has no heads or no positions or cannot be changed alone, or
-            nothing had a name like that before the block ended. A change that has changed nothing is logged as a
-            warning.
+            nothing had a name like that before the block ended. A change that has changed nothing is a warning.
         RuntimeError: something has switched the patch off, such as a debugger.
 
     >>> import numpy_gpt2
@@ -205,8 +230,9 @@ class Patcher(Observer):
         self.n_seq = 0  # of the pass,
         self.positions = np.zeros((1, 0), int)  # and the positions of its tokens, [n_batch, n_seq] or [1, n_seq]
         self.names: dict[str, None] = {}  # all that were seen, in order
-        self.matched: set[str] = set()  # patterns
-        self.effective: set[str] = set()  # patterns whose change has made a difference
+        self.matched: set[str] = set()  # patterns;
+        self.reached: set[str] = set()  # those whose positions were in a text;
+        self.effective: set[str] = set()  # and those whose change has made a difference
 
     def begin_pass(self, begun: Pass) -> None:
         """Notes the positions of the tokens."""
@@ -223,7 +249,8 @@ class Patcher(Observer):
                 self.matched.add(pattern)
                 check_changeable(seen)
                 before = seen.array.copy()
-                self.apply(change, seen)
+                if self.apply(change, seen):
+                    self.reached.add(pattern)
                 if (before != seen.array).any():
                     self.effective.add(pattern)
 
@@ -231,18 +258,20 @@ class Patcher(Observer):
         """Whether a pattern matches the name, with its step or without."""
         return matches(name, pattern) or matches(f"step{self.n_passes - 1}/{name}", pattern)
 
-    def apply(self, change: Replacement, seen: Seen) -> None:
-        """Changes an array in place."""
+    def apply(self, change: Replacement, seen: Seen) -> bool:
+        """Changes an array in place, unless it has none of the positions to change; returns whether it has."""
         array = seen.array
         if isinstance(change, Change):
-            where = self.where(change, seen)
-            if where.any():
-                new = check_result(change.new(array, self.positions), seen, is_broadcast=True)
-                np.copyto(array, new, where=np.asarray(where, like=array))
-            return
+            where = np.asarray(self.where(change, seen), like=array)
+            if not where.any():
+                return False
+            new = check_result(change.new(array, self.positions), seen, is_broadcast=True)
+            np.copyto(array, new, where=np.logical_and(where, array != -math.inf))  # masked scores stay masked
+            return True
         result = change(array) if callable(change) else change
         if result is not None and result is not array:
             array[...] = check_result(result, seen)
+        return True
 
     def where(self, change: Change, seen: Seen) -> Array:
         """Which elements are to change, in a shape that broadcasts to the shape of the array.
@@ -275,10 +304,9 @@ class Patcher(Observer):
             if pattern not in self.matched:
                 raise ValueError(f"the patch of {pattern!r} was not used: {self.why_unmatched(pattern)}")
             if pattern not in self.effective:
-                log.warning(
-                    "the patch of %r has changed nothing: the arrays had these values anyway, or no text was so long",
-                    pattern,
-                )
+                why = "it had these values" if pattern in self.reached else "no text had tokens at these positions"
+                user = 4  # frames up: this one, patch, contextlib, and the block
+                warnings.warn(f"the patch of {pattern!r} has changed nothing: {why}", stacklevel=user)
 
     def why_unmatched(self, pattern: str) -> str:
         """What to say of a pattern that has matched nothing."""
@@ -321,9 +349,17 @@ def check_result(result: Any, seen: Seen, is_broadcast: bool = False) -> Array:
             f"the patch of {seen.name} must return an array, or None if it has changed the one given: not {kind}"
         )
     if result.dtype != array.dtype:
-        raise TypeError(f"the patch of {seen.name} must be of its type, {array.dtype}, and is {result.dtype}")
+        raise TypeError(
+            f"the patch of {seen.name} must be of its type, {array.dtype}, and is {result.dtype}: "
+            f"astype({str(array.dtype)!r}) converts it"
+        )
     if result.shape != array.shape and not (is_broadcast and broadcasts(result.shape, array.shape)):
+        hint = ""
+        if array.ndim > 2 and array.shape[-2] == 1:
+            hint = (
+                f"; in generation, each new token is a pass of its own, and 'step0/{seen.name}' is that of the prompt"
+            )
         raise ValueError(
-            f"the patch of {seen.name} must have its shape, {list(array.shape)}, and has {list(result.shape)}"
+            f"the patch of {seen.name} must have its shape, {list(array.shape)}, and has {list(result.shape)}{hint}"
         )
     return np.asarray(result, like=array)

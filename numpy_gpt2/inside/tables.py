@@ -155,6 +155,8 @@ def attention_weights(gpt2: GPT2, text: Prompt, layer: int | None = None) -> Arr
         checks.check_whole_number("layer", layer, at_most=gpt2.hparams.n_layer - 1)
     with trace("h*/attn/weights" if layer is None else f"h{layer}/attn/weights") as t:
         gpt2.hidden_states(read_ids(gpt2, text))
+    if not t:
+        raise ValueError("no attention has computed `weights`: layers.attention has been replaced by another function")
     weights = np.concatenate([*t.values()])
     return weights if layer is None else weights[0]
 

@@ -11,7 +11,7 @@ from conftest import SHAPES, in_pytorch, random_ids, random_model
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import experiments
 from numpy_gpt2.inside.experiments import Question
-from numpy_gpt2.inside.patches import mean
+from numpy_gpt2.inside.patches import mean, put, scale, zero
 from numpy_gpt2.params import Array, HParams, init_params
 
 HPARAMS = SHAPES[1]  # 3 layers, 5 heads, 10 wide, a context of 40
@@ -86,8 +86,22 @@ class TestAblation:
 
     def test_progress(self) -> None:
         passes: list[int] = []
-        experiments.ablation(self.gpt2, self.ids[0], progress=lambda: passes.append(1))
-        assert len(passes) == HPARAMS.n_layer * (HPARAMS.n_head + 1)
+        experiments.ablation(self.gpt2, self.ids[0], progress=passes.append)
+        assert passes == [1] * HPARAMS.n_layer * (HPARAMS.n_head + 1)
+
+    def test_any_change(self) -> None:
+        zeroed = experiments.ablation(self.gpt2, self.ids[0], 3)
+        for change in scale(0), put(np.zeros(1)):
+            found = experiments.ablation(self.gpt2, self.ids[0], 3, change=change)
+            np.testing.assert_array_equal(found.heads, zeroed.heads)
+        early = experiments.ablation(self.gpt2, self.ids[0], 3, change=zero(position=[0, 1]))
+        assert (early.heads != zeroed.heads).all()
+        with pytest.raises(TypeError, match="change must be a change such as zero, mean or scale.0.5., not str"):
+            experiments.ablation(self.gpt2, self.ids[0], 3, change="mean")  # type: ignore[arg-type]
+
+    def test_the_same_token_twice(self, tiny: GPT2) -> None:
+        with pytest.raises(ValueError, match="the token and the other are the same, '␣she'"):
+            experiments.ablation(tiny, WOMAN, " she", " she")
 
 
 class TestActivationPatching:
@@ -136,6 +150,18 @@ class TestActivationPatching:
         assert (found.restored[:5, 2] > 0.9).all()
         assert found.restored[5, -1] > 0.85
         assert experiments.ablation(tiny, WOMAN, " she", " he").heads.argmin() == 4 * 4 + 2
+
+    def test_progress_and_parts_of_a_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both texts begin with the same token, where nothing can be restored."""
+        clean, corrupted = (np.append([5], ids[0]) for ids in (self.clean, self.corrupted))
+        found: list[int] = []
+        together = experiments.activation_patching(self.gpt2, clean, corrupted, 3, progress=found.append)
+        assert found == [4, 6, 6, 6, 6]
+        assert (together.patched[:, 0] == together.corrupted).all()
+        monkeypatch.setattr(experiments, "TOKENS_AT_ONCE", 20)
+        in_parts = experiments.activation_patching(self.gpt2, clean, corrupted, 3, progress=found.append)
+        assert found[5:] == [4, *[2, 2, 2] * 4]
+        np.testing.assert_allclose(in_parts.patched, together.patched, rtol=1e-12)
 
     def test_what_cannot_be_compared(self, tiny: GPT2) -> None:
         with pytest.raises(ValueError, match="same number of tokens, and have 8 and 3"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import inspect
-import logging
 import re
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -452,6 +452,7 @@ def test_positions_are_counted_from_the_beginning_of_a_text(gpt2: GPT2, position
         assert found["logits"][0, len(prompt) - 1 : -1].argmax(-1).tolist() == text.ids
 
 
+@pytest.mark.filterwarnings("ignore:the patch of")
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(["h0", "h1/attn/a", "h1/attn/weights", "h2/attn/q", "h1/mlp/hidden", "h1/ln_2", "h0/x"]),
@@ -637,6 +638,7 @@ def test_zero_mean_and_scale(gpt2: GPT2) -> None:
             np.testing.assert_array_equal(changed[:, head, position], expected)
 
 
+@pytest.mark.filterwarnings("ignore:the patch of")
 def test_the_values_of_another_text(gpt2: GPT2) -> None:
     """As in activation patching: what is put in place of all positions, with the same length, is that text."""
     other = random_ids(HPARAMS, 2, 7, seed=3)
@@ -680,6 +682,7 @@ def test_replacing_by_position_with_a_past(gpt2: GPT2) -> None:
     assert not np.isin(t["h0"], values)[1, [0, 2, 3]].any()
 
 
+@pytest.mark.filterwarnings("ignore:the patch of")
 def test_a_function_may_return_a_view_of_what_it_is_given(gpt2: GPT2) -> None:
     plain = run({"h1": scale(1, position=0)}, gpt2, "h1")
     np.testing.assert_array_equal(run({"h1": lambda x: x[:, ::-1]}, gpt2, "h1"), plain[:, ::-1])
@@ -687,10 +690,11 @@ def test_a_function_may_return_a_view_of_what_it_is_given(gpt2: GPT2) -> None:
 
 
 def test_how_a_change_is_shown() -> None:
-    assert repr(zero) == "zero()"
+    assert repr(zero) == "zero"
     assert repr(zero(head=1)) == "zero(head=[1])"
-    assert repr(scale(0.5, head=range(2), position=(3,))) == "scale(0.5)(head=[0, 1], position=[3])"
-    assert repr(put(np.ones(2))) == "put()"
+    assert repr(scale(0.5, head=range(2), position=(3,))) == "scale(0.5, head=[0, 1], position=[3])"
+    assert repr(put(np.ones(2))) == "put(float64[2])"
+    assert str(zero.__doc__) == "Puts 0 there."
 
 
 # What is said.
@@ -795,22 +799,56 @@ def test_a_mean_of_one_position(gpt2: GPT2) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [scale(1), lambda x: None, lambda x: x.copy(), zero(position=7), zero(position=[])],
+    ("change", "why"),
+    [
+        (scale(1), "it had these values"),
+        (lambda x: None, "it had these values"),
+        (lambda x: x.copy(), "it had these values"),
+        (zero(position=7), "no text had tokens at these positions"),
+        (zero(position=[]), "no text had tokens at these positions"),
+    ],
     ids=["the same", "nothing", "a copy", "beyond the text", "no position"],
 )
-def test_a_change_that_changes_nothing(gpt2: GPT2, change: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with numpy_gpt2.patch({"h1": change, "h2": scale(2)}):
+def test_a_change_that_changes_nothing(gpt2: GPT2, change: Any, why: str) -> None:
+    """The warning is about the line of the block, so by default it is shown there once."""
+    with (
+        pytest.warns(UserWarning, match="has changed nothing") as warned,
+        numpy_gpt2.patch({"h1": change, "h2": scale(2)}),
+    ):
         gpt2.logits(IDS)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("the patch of 'h1' has changed nothing: ")
+    (warning,) = warned
+    assert str(warning.message) == f"the patch of 'h1' has changed nothing: {why}"
+    assert warning.filename == __file__
 
 
-def test_a_change_that_changes_something_once_is_not_mentioned(gpt2: GPT2, caplog: pytest.LogCaptureFixture) -> None:
-    with numpy_gpt2.patch({"h1": zero(position=4), "h?/attn/scores": scale(2)}):
-        gpt2.generate([1, 2, 3], 4, return_details=True)
-    assert not caplog.records
+def test_a_change_that_changes_something_once_is_not_mentioned(gpt2: GPT2) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with numpy_gpt2.patch({"h1": zero(position=4), "h?/attn/scores": scale(2)}):
+            gpt2.generate([1, 2, 3], 4, return_details=True)
+
+
+@pytest.mark.parametrize("change", [zero, scale(0), scale(-2), scale(0.5, head=1), put(np.zeros(1))], ids=repr)
+def test_masked_scores_stay_masked(gpt2: GPT2, change: Any) -> None:
+    """So no position sees what follows it, and a text that goes on leaves what came before as it is."""
+    with numpy_gpt2.trace("h1/attn/*") as t, numpy_gpt2.patch({"h1/attn/scores": change}):
+        logits = gpt2.logits(IDS)
+        shorter = gpt2.logits(IDS[:, :4])
+    seen = np.tril(np.ones((4, 4), bool))
+    assert np.isfinite(t["h1/attn/scores"][..., seen]).all()
+    assert (t["h1/attn/scores"][..., ~seen] == -np.inf).all()
+    np.testing.assert_allclose(logits[:, :4], shorter, rtol=1e-9)
+
+
+def test_a_mean_of_scores(gpt2: GPT2) -> None:
+    with pytest.raises(ValueError, match="here it is not finite: masked scores have none"):  # noqa: SIM117
+        with numpy_gpt2.patch({"h1/attn/scores": mean}):
+            gpt2.logits(IDS)
+
+
+def test_the_last_position_by_its_number() -> None:
+    with pytest.raises(ValueError, match="counted from 0: of n tokens, the last one has n - 1, not -1"):
+        zero(position=-1)
 
 
 # Exceptions, and what is left.
