@@ -25,6 +25,17 @@ def html_table(caption: str, rows: Iterable[Sequence[object]], head: Sequence[st
     return f"<table><caption>{html.escape(caption)}</caption>{''.join(lines)}</table>"
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence about a name that does not exist: the nearest one that does, if one is near.
+
+    >>> did_you_mean("h3/attn/weigths", ["h3/attn/scores", "h3/attn/weights"])
+    "; did you mean 'h3/attn/weights'?"
+    """
+    import difflib  # not needed, and so not imported, when nothing is wrong
+
+    return "".join(f"; did you mean {near!r}?" for near in difflib.get_close_matches(name, [*names], n=1))
+
+
 def describe(array: object) -> str:
     """Dtype and shape, in place of all the numbers; and the library, where that is not NumPy.
 

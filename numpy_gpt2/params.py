@@ -162,10 +162,7 @@ def replace(params: Params, arrays: Mapping[str, Array]) -> Params:
     named = dict(named_arrays(params))
     for name, array in arrays.items():
         if name not in named:
-            import difflib  # not needed, and so not imported, when nothing is wrong
-
-            close = difflib.get_close_matches(name, named, n=1)
-            raise ValueError(f"there is no parameter {name!r}" + "".join(f"; did you mean {n!r}?" for n in close))
+            raise ValueError(f"there is no parameter {name!r}{interactive.did_you_mean(name, named)}")
         expected, found = interactive.describe(named[name]), interactive.describe(array)
         if found != expected:
             raise ValueError(f"{name} must be {expected}, as it is now, not {found}")

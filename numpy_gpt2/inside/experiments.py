@@ -6,8 +6,9 @@ token that follows a text. `head_scores` asks where each head looks.
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..decoding.prompts import Prompt, require
 from ..gpt2 import GPT2
 from ..machine.backend import to_host
 from ..machine.threads import fitting
-from ..params import Array, count_params
+from ..params import Array, Attention, count_params
 from .patches import Change, Patcher, Replacement, zero
 from .recorder import trace
 from .tables import attention_weights, habits, read_ids, token_labels
@@ -71,7 +72,7 @@ def token_id(gpt2: GPT2, token: Token) -> int:
     if not isinstance(token, str):
         return checks.check_whole_number("token", token, at_most=gpt2.hparams.n_vocab - 1)
     tokenizer = require(gpt2.tokenizer)
-    ids = tokenizer.encode(token)
+    ids = tokenizer.encode(token, allow_special=True)
     if len(ids) == 1:
         return ids[0]
     hint = f"; did you mean {' ' + token!r}?" if ids and len(tokenizer.encode(" " + token)) == 1 else ""
@@ -92,14 +93,17 @@ def last_logits(gpt2: GPT2, ids: Array) -> Array:
 
 
 def predict(
-    gpt2: GPT2, ids: Array, question: Question, changes: Mapping[str, Replacement] | None = None
+    gpt2: GPT2, ids: Array, question: Question, changes: Mapping[str, Replacement] = MappingProxyType({})
 ) -> list[float]:
-    """The predictions for texts of the same length, with changes as for `patch`, which may also change nothing.
+    """The predictions for texts of the same length, with changes as for `patch`, which may make no difference.
 
     Shapes: ids `[n_batch, n_seq]` to n_batch numbers.
     """
-    with observed_by(Patcher(changes)) if changes else contextlib.nullcontext():
-        return question.measure(last_logits(gpt2, ids)).tolist()
+    patcher = Patcher(changes)
+    with observed_by(patcher):
+        predictions: list[float] = question.measure(last_logits(gpt2, ids)).tolist()
+    patcher.check_used()
+    return predictions
 
 
 def no_progress(n: int = 1) -> None:
@@ -289,8 +293,8 @@ class Attribution(NamedTuple):
 def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Token | None = None) -> Attribution:
     """What each part of the model adds to the logit of the token that follows a text: direct logit attribution.
 
-    What leaves the last block is the sum of the embeddings and of what each head and each MLP adds. The last layer norm
-    divides it by its standard deviation. With this number given, layer norm and output head are linear: the logit is
+    What leaves the last block, x, is the sum of the embeddings and of what each head and each MLP adds. The last layer
+    norm divides by the deviation of x. With this number given, layer norm and output head are linear: the logit is
 
         sum over parts of  (g (part - mean(part)) / sqrt(var(x) + 1e-5)) wte[token]  +  b wte[token]
 
@@ -303,43 +307,67 @@ def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Tok
         other: a token whose logit is subtracted.
 
     Raises:
-        ValueError: as for `ablation`.
+        ValueError: as for `ablation`; or the terms do not sum to the logit, since a patch or a function that was
+            replaced makes something else of the parts.
 
     Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist 2020, "interpreting
     GPT: the logit lens".
     """
     ids = read_ids(gpt2, text)
-    question = ask(gpt2, ids, token, other)
-    params, n_head = gpt2.params, gpt2.hparams.n_head
-    with trace(["h*/attn/a", "h*/mlp", "ln_f/variance"]) as t:
-        gpt2.logits(ids)
+    question, params = ask(gpt2, ids, token, other), gpt2.params
+    blocks = [f"h{i}" for i in range(gpt2.hparams.n_layer)]
+    with trace([f"{h}{part}" for h in blocks for part in ("/attn/a", "/mlp", "")]) as t:
+        logits = last_logits(gpt2, ids)[0]
     direction = to_host(params.wte[question.token]).astype(np.float64)  # [n_embd]
     if question.other is not None:
         direction = direction - to_host(params.wte[question.other])
-    deviation = np.sqrt(t["ln_f/variance"][0, -1] + 1e-5)
-    gain, bias = to_host(params.ln_f.g), to_host(params.ln_f.b)
+    deviation = math.sqrt(t[blocks[-1]][0, -1].var(dtype=np.float64) + 1e-5)
 
-    def term(part: Array) -> Array:
-        """Shapes: `[..., n_embd]` to `[...]`."""
-        part = to_host(part)
-        return (gain * (part - part.mean(axis=-1, keepdims=True)) / deviation) @ direction
+    def terms(parts: Array) -> Array:
+        """What vectors add to the logit, `[..., n_embd]` to `[...]`."""
+        centred = parts - parts.mean(axis=-1, keepdims=True)
+        return (to_host(params.ln_f.g) * centred / deviation) @ direction
 
-    heads, biases, mlps = [], [], []
-    for i, block in enumerate(params.h):
-        a = t[f"h{i}/attn/a"][0, :, -1]  # [n_head, d_head]
-        c_proj = to_host(block.attn.c_proj.w).reshape(n_head, -1, len(direction))  # [n_head, d_head, n_embd]
-        heads.append(term(np.einsum("hd,hde->he", a, c_proj)))
-        biases.append(term(block.attn.c_proj.b))
-        mlps.append(term(t[f"h{i}/mlp"][0, -1]))
-    return Attribution(
+    found = Attribution(
         question,
-        float(term(params.wte[int(ids[0, -1])])),
-        float(term(params.wpe[ids.shape[1] - 1])),
-        np.array(heads),
-        np.array(biases),
-        np.array(mlps),
-        float(bias @ direction),
+        token_embedding=float(terms(to_host(params.wte[int(ids[0, -1])]))),
+        position_embedding=float(terms(to_host(params.wpe[ids.shape[1] - 1]))),
+        heads=terms(np.stack([head_outputs(t[f"{h}/attn/a"], b.attn) for h, b in zip(blocks, params.h, strict=True)])),
+        biases=terms(np.stack([to_host(block.attn.c_proj.b) for block in params.h])),
+        mlps=terms(np.stack([t[f"{h}/mlp"][0, -1] for h in blocks])),
+        last_bias=float(to_host(params.ln_f.b) @ direction),
     )
+    check_sum(found, logits)
+    return found
+
+
+def head_outputs(a: Array, params: Attention) -> Array:
+    """What each head adds to the residual stream at the last position: its part of c_proj.
+
+    Shapes: a `[1, n_head, n_seq, d_head]` to `[n_head, n_embd]`.
+    """
+    _, n_head, _, d_head = a.shape
+    rows = to_host(params.c_proj.w).reshape(n_head, d_head, -1)
+    return np.einsum("hd,hde->he", a[0, :, -1], rows)
+
+
+def check_sum(found: Attribution, logits: Array) -> None:
+    """Checks that the terms sum to the logit, to rounding error.
+
+    Shapes: logits `[n_vocab]`.
+
+    Raises:
+        ValueError: they do not.
+    """
+    logit = float(logits[found.question.token])
+    if found.question.other is not None:
+        logit -= float(logits[found.question.other])
+    size = sum(float(np.sum(np.abs(term))) for term in found[1:])
+    if abs(found.total - logit) > 1000 * float(np.finfo(logits.dtype).eps) * size:
+        raise ValueError(
+            f"the terms sum to {found.total:.4f}, but the model's value is {logit:.4f}: a patch or a replaced function "
+            "makes something else of the parts than GPT-2 does"
+        )
 
 
 class HeadScores(NamedTuple):
@@ -373,8 +401,11 @@ def head_scores(gpt2: GPT2, text: Prompt | None = None, seed: int = 0) -> HeadSc
     Source: Olsson et al. 2022, "In-context Learning and Induction Heads"; for duplicate tokens, Wang et al. 2022,
     "Interpretability in the Wild", section 3.
     """
+    n_most = gpt2.hparams.n_ctx // 2
+    if n_most < 2:
+        raise ValueError(f"a context of {gpt2.hparams.n_ctx} tokens is too short for a text that comes twice")
     once = random_ids(gpt2, seed) if text is None else read_ids(gpt2, text)[0].tolist()
-    n, n_most = len(once), gpt2.hparams.n_ctx // 2
+    n = len(once)
     if not 2 <= n <= n_most:
         raise ValueError(f"a text of 2 to {n_most} tokens can be read twice, and this has {n}")
     weights = attention_weights(gpt2, once + once)  # [n_layer, n_head, 2 * n, 2 * n]

@@ -7,7 +7,6 @@ nothing about it; `watcher.py` says how that is done.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import numbers
 import warnings
@@ -17,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..checks import check_whole_number
-from ..interactive import describe
+from ..interactive import describe, did_you_mean
 from ..params import Array
 from .watcher import Observer, Pass, Seen, is_array, matches, observed_by
 
@@ -179,7 +178,8 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
     What follows from a changed array follows: `patch({"h3/attn/a": zero(head=1)})` is the model without head 1 of block
     3, in `logits`, `hidden_states`, `generate`, `stream`, `score` and whatever else runs a pass. Keys and values that
     are changed stay so in a past. A `trace` in or around the block records what really flowed. Several patches may be
-    active at once: the outer ones come first, and in each, changes in their order.
+    active at once: for each name of an array, the outer ones come first, and in each, changes in their order. What a
+    part returns has a second name, such as `h3/mlp`, which comes after the first, `h3/mlp/c_proj`.
 
     Args:
         changes: by name, or by a pattern with `*` for anything, as for `trace`; `step2/h3` is `h3` in the third pass
@@ -189,7 +189,8 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
             - an array of the same shape and type;
             - `zero`, `mean`, `scale(0.5)` or `put(values)`, each also with `head` and `position`.
 
-    A prompt is read in one piece, and no tokens are drafted. Only the calling thread is affected.
+    A prompt is read in one piece, and no tokens are drafted. Only the calling thread is affected. In `generate`, equal
+    prompts are read once: the first axis of the arrays has the different prompts, and then all texts that go on.
 
     Raises:
         TypeError: a change is something else, or its result is not an array of the same type.
@@ -206,7 +207,8 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
     patcher = Patcher(changes)
     with observed_by(patcher):
         yield
-    patcher.end()
+    patcher.check_used()
+    patcher.warn_of_no_effect()
 
 
 class Patcher(Observer):
@@ -294,15 +296,19 @@ class Patcher(Observer):
             where = where & by_position(np.isin(self.positions, change.position), array.ndim)
         return where
 
-    def end(self) -> None:
-        """Says what has had no effect.
+    def check_used(self) -> None:
+        """Checks that each pattern has matched something.
 
         Raises:
-            ValueError: a pattern has matched nothing.
+            ValueError: one has not.
         """
         for pattern in self.changes:
             if pattern not in self.matched:
                 raise ValueError(f"the patch of {pattern!r} was not used: {self.why_unmatched(pattern)}")
+
+    def warn_of_no_effect(self) -> None:
+        """Names each change that has made no difference."""
+        for pattern in self.changes:
             if pattern not in self.effective:
                 why = "it had these values" if pattern in self.reached else "no text had tokens at these positions"
                 user = 4  # frames up: this one, patch, contextlib, and the block
@@ -314,8 +320,7 @@ class Patcher(Observer):
             return "no pass of the model ran in the block"
         if pattern.startswith("step"):
             return f"no array had such a name, and the last pass in the block was step{self.n_passes - 1}"
-        close = difflib.get_close_matches(pattern, self.names, n=1)
-        return "no array had such a name" + "".join(f"; did you mean {each!r}?" for each in close)
+        return f"no array had such a name{did_you_mean(pattern, self.names)}"
 
 
 def check_changeable(seen: Seen) -> None:

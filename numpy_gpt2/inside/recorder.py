@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import linecache
 import math
 import weakref
@@ -13,7 +12,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from ..cache import Past
-from ..interactive import describe, html_table
+from ..interactive import describe, did_you_mean, html_table
 from ..machine.backend import to_host
 from ..params import Array, Params, named_arrays
 from .watcher import Observer, Pass, Seen, matches, observed_by
@@ -59,9 +58,8 @@ class Trace(Mapping[str, Array]):
         try:
             return self._arrays[self._second_names.get(name, name)]
         except KeyError:
-            close = difflib.get_close_matches(name, [*self._arrays, *self._second_names], n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded{hint}") from None
+            near = did_you_mean(name, [*self._arrays, *self._second_names])
+            raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded{near}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays or ())
@@ -133,7 +131,9 @@ def trace(names: str | Iterable[str] = "*", *, steps: bool = False) -> Iterator[
         steps: whether each pass has its own arrays: `step0/h3/attn/weights` for the prompt, `step1/...` for the
             first new token, and so on. Where the context slides, reading it again is a step.
 
-    Only the calling thread is recorded. A debugger does not stop inside the block.
+    Only the calling thread is recorded. A debugger does not stop inside the block. Where a function of the model is
+    replaced, two things are not seen: what a decorator made with `functools.wraps` does to the result, and a change in
+    part by any other means than `x[...] = ...`, `np.copyto` or `out=x`.
 
     Raises:
         RuntimeError: something has switched the recording off, such as a debugger.

@@ -12,7 +12,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Wait(NamedTuple):
@@ -102,18 +102,16 @@ def assigned(node: ast.AST) -> list[str]:
 
 
 def changed_in_part(node: ast.stmt) -> set[str]:
-    """The variables that get a value in part anywhere in a statement."""
+    """The variables that get a value in part anywhere in a statement, or as the `out` of a function."""
     changed: set[str] = set()
     for each in ast.walk(node):
+        targets: list[ast.expr] = []
         if isinstance(each, ast.Subscript) and isinstance(each.ctx, ast.Store):
-            target: Any = each.value
-        elif isinstance(each, ast.Call) and ast.unparse(each.func) == "np.copyto":
-            destinations = [*each.args[:1], *(option.value for option in each.keywords if option.arg == "dst")]
-            target = destinations[0] if destinations else None
-        else:
-            continue
-        if isinstance(target, ast.Name):
-            changed.add(target.id)
+            targets = [each.value]
+        elif isinstance(each, ast.Call):
+            targets = [option.value for option in each.keywords if option.arg in ("out", "dst")]
+            targets += each.args[:1] if ast.unparse(each.func) == "np.copyto" else []
+        changed |= {target.id for target in targets if isinstance(target, ast.Name)}
     return changed
 
 

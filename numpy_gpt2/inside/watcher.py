@@ -13,6 +13,7 @@ import fnmatch
 import functools
 import inspect
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeGuard
@@ -115,6 +116,8 @@ class Watcher:
     """The trace function of a thread: Python calls it whenever a function is called."""
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.is_left = False  # whether the last observer has left in another thread
         self.functions: dict[CodeType, Function] = {}  # that are followed
         self.observers: list[Observer] = []
         self.end = contextlib.ExitStack()  # what is to be done when the last observer leaves
@@ -122,10 +125,14 @@ class Watcher:
         self.begun: list[Observer] = []  # to whom `embed` has begun the pass that `transformer` will continue
         self.unnamed: Returned | None = None  # by the last call, which has left the name to its caller
 
-    def add(self, observer: Observer) -> None:
-        """Adds an observer, and follows the functions of the model as they are now: an experiment may replace some."""
+    def read_functions(self) -> None:
+        """Follows the functions of the model as they are now: an experiment may replace some."""
         for module, names in (layers, None), (model, None), (prefill, ["embed"]), (hidden_states, ["all_states"]):
             self.functions.update(functions_of(module, names))
+
+    def add(self, observer: Observer) -> None:
+        """Adds an observer."""
+        self.read_functions()
         if not self.observers:
             self.end.callback(sys.settrace, sys.gettrace())
             self.end.enter_context(prefill.tokens_at_once(None))
@@ -137,13 +144,18 @@ class Watcher:
     def remove(self, observer: Observer) -> None:
         """Removes an observer. Several may leave in any order, as generators do that hold one each."""
         self.observers.remove(observer)
-        if self.observers:
+        if threading.get_ident() != self.thread:  # `__call__` ends it where it began
+            self.is_left = not self.observers
+        elif self.observers:
             sys.settrace(self)  # an exception in a patch may have switched it off
         else:
             self.end.close()
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Call | None:
         """Follows a call that is part of a pass."""
+        if self.is_left:
+            self.end.close()
+            return None
         function = self.functions.get(frame.f_code)
         if function is None:
             return None
@@ -168,6 +180,7 @@ class Watcher:
 
     def begin_pass(self, begun: Pass) -> None:
         """Tells the observers that a pass begins, unless they know."""
+        self.read_functions()
         if not self.begun:
             self.used.clear()
         for observer in self.observers:

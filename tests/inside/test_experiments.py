@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import SHAPES, in_pytorch, random_ids, random_model
 
+import numpy_gpt2
+from numpy_gpt2 import layers
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import experiments
 from numpy_gpt2.inside.experiments import Question
@@ -99,6 +101,13 @@ class TestAblation:
         with pytest.raises(TypeError, match="change must be a change such as zero, mean or scale.0.5., not str"):
             experiments.ablation(self.gpt2, self.ids[0], 3, change="mean")  # type: ignore[arg-type]
 
+    def test_a_part_that_is_not_there_is_not_taken_for_one_without_effect(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(layers, "multi_head_attention", lambda x, params, n_head, past=None: x * 2)
+        with pytest.raises(ValueError, match="the patch of 'h0/attn/a' was not used: no array had such a name"):
+            experiments.ablation(self.gpt2, self.ids[0], 3)
+
     def test_the_same_token_twice(self, tiny: GPT2) -> None:
         with pytest.raises(ValueError, match="the token and the other are the same, '␣she'"):
             experiments.ablation(tiny, WOMAN, " she", " she")
@@ -163,6 +172,14 @@ class TestActivationPatching:
         assert found[5:] == [4, *[2, 2, 2] * 4]
         np.testing.assert_allclose(in_parts.patched, together.patched, rtol=1e-12)
 
+    def test_the_share_that_is_restored(self) -> None:
+        """Whichever text has the higher prediction."""
+        for first, second in (self.clean, self.corrupted), (self.corrupted, self.clean):
+            found = experiments.activation_patching(self.gpt2, first[0], second[0], 3)
+            expected = (found.patched - found.corrupted) / (found.clean - found.corrupted)
+            np.testing.assert_allclose(found.restored, expected)
+            np.testing.assert_allclose(found.restored[-1], [0, 0, 0, 0, 0, 1], atol=1e-12)
+
     def test_what_cannot_be_compared(self, tiny: GPT2) -> None:
         with pytest.raises(ValueError, match="same number of tokens, and have 8 and 3"):
             experiments.activation_patching(tiny, WOMAN, "The old man")
@@ -211,6 +228,15 @@ class TestAttribution:
                     np.testing.assert_allclose(found.heads[i, j], expected, **close)
                 np.testing.assert_allclose(found.biases[i], term(block.attn.c_proj.bias), **close)
                 np.testing.assert_allclose(found.mlps[i], term(kept[block.mlp][1]), **close)
+
+    @pytest.mark.parametrize("name", ["h1/attn", "h1", "ln_f"])
+    def test_terms_that_do_not_sum_to_the_logit_are_refused(self, name: str) -> None:
+        """A patch of `a` changes the terms, one of what follows makes something else of them."""
+        with numpy_gpt2.patch({"h1/attn/a": scale(0.5)}):
+            experiments.attribution(self.gpt2, self.ids[0], 3)
+        said = r"the terms sum to -?\d+\.\d+, but the model's value is -?\d+\.\d+: a patch or a replaced function"
+        with pytest.raises(ValueError, match=said), numpy_gpt2.patch({name: scale(0.5)}):
+            experiments.attribution(self.gpt2, self.ids[0], 3)
 
     def test_in_float32(self, tiny: GPT2) -> None:
         found = experiments.attribution(tiny, WOMAN, " she", " he")
@@ -286,18 +312,30 @@ class TestHeadScores:
         assert scores.induction.argmax() == 5 * 4 + 1
         assert scores.previous.argmax() == 3 * 4 + 3
 
+    def test_the_seed_of_the_random_ids(self) -> None:
+        gpt2 = constructed_model()
+        assert experiments.random_ids(gpt2, seed=1) == experiments.random_ids(gpt2, seed=1)
+        assert experiments.random_ids(gpt2, seed=1) != experiments.random_ids(gpt2)
+        by_seed = [experiments.head_scores(gpt2, seed=seed).itself[1, 2] for seed in (0, 1)]
+        assert by_seed[0] != by_seed[1]
+
     def test_lengths(self) -> None:
         gpt2 = random_model(SHAPES[1])
         with pytest.raises(ValueError, match="2 to 20 tokens can be read twice, and this has 1"):
             experiments.head_scores(gpt2, [1])
         with pytest.raises(ValueError, match="2 to 20 tokens can be read twice, and this has 21"):
             experiments.head_scores(gpt2, [1] * 21)
+        with pytest.raises(ValueError, match="there is no text to look at"):
+            experiments.head_scores(gpt2, [])
+        with pytest.raises(ValueError, match="a context of 3 tokens is too short for a text that comes twice"):
+            experiments.head_scores(random_model(HPARAMS._replace(n_ctx=3)))
         assert len(experiments.random_ids(gpt2)) == 20  # of 11 tokens
         assert len({*experiments.random_ids(constructed_model())}) == 8
 
 
 def test_tokens_by_text(tiny: GPT2) -> None:
     assert experiments.token_id(tiny, 7) == 7
+    assert experiments.token_id(tiny, "<|endoftext|>") == tiny.tokenizer.end_of_text  # type: ignore[union-attr]
     for token, sentence in [
         ("woman", r"'woman' is not one token but \d: .*; did you mean ' woman'\?"),
         (" zebra", r"' zebra' is not one token but 3: \['␣z', 'eb', 'ra'\]$"),

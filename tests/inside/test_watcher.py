@@ -8,8 +8,9 @@ import gc
 import inspect
 import sys
 import textwrap
+import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from conftest import SHAPES, random_ids, random_model
 
 import numpy_gpt2
 from numpy_gpt2 import layers, model
+from numpy_gpt2.decoding import prefill
 from numpy_gpt2.inside.patches import scale, zero
 from numpy_gpt2.inside.statements import statements
 from numpy_gpt2.inside.watcher import Observer, Pass, Seen, observed_by
@@ -809,3 +811,48 @@ def test_an_observer_that_fails_is_switched_off() -> None:
         GPT2.logits(IDS)
     assert sys.gettrace() is before
     np.testing.assert_array_equal(GPT2.logits(IDS), PLAIN)
+
+
+def test_a_generator_that_ends_in_another_thread() -> None:
+    """As in the thread pool of a web server: the thread in which it began is as before, from its next call on."""
+
+    def pieces() -> Generator[Any, None, None]:
+        with observed_by(Names()):
+            yield GPT2.logits(IDS)
+
+    before = sys.gettrace()
+    begun = pieces()
+    next(begun)
+    assert prefill.reads_whole()
+    thread = threading.Thread(target=begun.close)
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(GPT2.logits(IDS), PLAIN)
+    assert sys.gettrace() is before
+    assert not prefill.reads_whole()
+
+
+def test_a_function_that_is_replaced_between_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with observed_by(observer := Names("h1/mlp")):
+        GPT2.logits(IDS)
+        monkeypatch.setattr(layers, "mlp", in_part_in_a_branch)
+        observer.seen.clear()
+        GPT2.logits(IDS)
+    assert "/c_fc" in observer.names
+    assert "/hidden" in observer.names
+
+
+def filled(x: Array, params: Any) -> Array:
+    hidden = np.empty((*x.shape[:-1], 40))
+    np.multiply(linear(x, params.c_fc), 2, out=hidden)
+    return linear(hidden, params.c_proj)
+
+
+def test_the_out_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `np.empty` returns is not shown; what is written into it is."""
+    monkeypatch.setattr(layers, "mlp", filled)
+    with numpy_gpt2.trace("h1/mlp/*") as t:
+        logits = GPT2.logits(IDS)
+    np.testing.assert_array_equal(t["h1/mlp/hidden"], 2 * t["h1/mlp/c_fc"])
+    with numpy_gpt2.patch({"h1/mlp/hidden": zero}):
+        assert (GPT2.logits(IDS) != logits).any()
