@@ -27,13 +27,12 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
 
 def answer(args: argparse.Namespace, model: GPT2, question: Question, **values: float) -> dict[str, Any]:
     """Which prediction was measured, and some of its values, for `show_table`."""
-    ids = [id for id in question if id is not None]
-    return {**dict(zip(("token", "other"), token_texts(args, model, ids), strict=False)), **values}
+    return {**dict(zip(("token", "other"), token_texts(args, model, question.ids), strict=False)), **values}
 
 
 def measured(model: GPT2, question: Question) -> str:
     """What is measured, for the title of a picture."""
-    token, *other = token_labels(model.tokenizer, [id for id in question if id is not None])
+    token, *other = token_labels(model.tokenizer, question.ids)
     return f"logit of {token!r} - logit of {other[0]!r}" if other else f"log-probability of {token!r}"
 
 

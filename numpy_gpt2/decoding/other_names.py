@@ -7,7 +7,7 @@ from collections.abc import Iterable
 # What follows "is not an option here: ", and the names in transformers that it answers, or in OpenAI's API.
 ANSWERS = {
     "temperature=0 takes the likeliest token each time, and any other temperature draws": "do_sample",
-    "the tokens that end a text are in model.special_ids, from its configuration": "eos_token_id",
+    "assign to model.special_ids, which has the tokens that end a text": "eos_token_id",
     "the token that a text begins after is in model.special_ids": "bos_token_id",
     "no token is needed for padding": "pad_token_id",
     "give the prompts as a list, or as the Batch of tokenizer.encode_batch": "attention_mask",
@@ -33,7 +33,7 @@ ANSWERS = {
     "there is no contrastive search": "penalty_alpha",
     "there is no least number of tokens": "min_new_tokens min_length exponential_decay_length_penalty",
     "there is no limit of time: take as many pieces of model.stream as there is time for": "max_time",
-    "no n-grams are forbidden; repetition_penalty makes repetition less likely": (
+    "use repetition_penalty; no n-grams are forbidden": (
         "no_repeat_ngram_size encoder_no_repeat_ngram_size frequency_penalty presence_penalty "
         "encoder_repetition_penalty"
     ),

@@ -34,6 +34,11 @@ class Question(NamedTuple):
     token: int
     other: int | None = None
 
+    @property
+    def ids(self) -> list[int]:
+        """The tokens."""
+        return [self.token] if self.other is None else [self.token, self.other]
+
     def measure(self, logits: Array) -> Array:
         """The log-probability of the token or, with another one, how far its logit is above that of the other.
 

@@ -102,7 +102,7 @@ def mean_of_positions(array: Array) -> Array:
     """
     if array.ndim < 3 or array.shape[-2] == 1:
         raise ValueError(
-            f"mean takes the mean over several positions, and the shape {list(array.shape)} has only one: "
+            f"mean takes the mean over several positions, which the shape {list(array.shape)} does not have: "
             "put(values) puts a mean there that was taken before"
         )
     average = array.mean(axis=-2, keepdims=True)

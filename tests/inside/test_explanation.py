@@ -194,7 +194,9 @@ def test_texts_of_different_lengths_with_a_past() -> None:
     assert t["positions"].tolist() == [[5, 6, 7, 8], [3, 4, 5, 6]]
     for name in t:
         if name.endswith("attn/a"):
-            with pytest.raises(ValueError, match="h./attn/v at position 0: record the pass that read it, and no steps"):
+            with pytest.raises(
+                ValueError, match="h./attn/v at position 0: record the pass that read it as well, without steps=True"
+            ):
                 explain(t, name, (1, 0, 3, 1))
         elif not name.endswith("scores"):
             for index in [(0,) * t[name].ndim, tuple(n - 1 for n in t[name].shape)]:

@@ -757,7 +757,7 @@ def test_what_is_said_before_the_block(make: Callable[[], Any], error: type[Exce
         ("h1/attn/a", zero(head=5), ValueError, "head of h1/attn/a must be a whole number, 0 to 4, not 5"),
         ("h1/attn/mask", zero(position=1), ValueError, "[7, 7], without an axis of positions: leave out position"),
         ("positions", zero(position=1), ValueError, "[7], without an axis of positions"),
-        ("positions", mean, ValueError, "mean takes the mean over several positions, and the shape [7] has only one"),
+        ("positions", mean, ValueError, "mean takes the mean over several positions, which the shape [7] does not have"),
     ],
 )  # fmt: skip
 def test_what_is_said_in_a_pass(gpt2: GPT2, name: str, change: Any, error: type[Exception], said: str) -> None:
@@ -791,7 +791,7 @@ def test_a_name_that_matches_nothing(gpt2: GPT2, name: str, hint: str) -> None:
 
 
 def test_a_mean_of_one_position(gpt2: GPT2) -> None:
-    said = "and the shape [1, 1, 10] has only one: put(values) puts a mean there"
+    said = "which the shape [1, 1, 10] does not have: put(values) puts a mean there"
     with pytest.raises(ValueError, match=re.escape(said)), numpy_gpt2.patch({"h1": mean}):
         gpt2.generate([1, 2, 3], 2, return_details=True)
     with numpy_gpt2.patch({"h1": mean(position=[0, 1])}):  # nothing is to change in the steps that follow
