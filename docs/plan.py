@@ -16,7 +16,19 @@ PACKAGE = ROOT / "numpy_gpt2"
 PICTURE = Path(__file__).parent / "plan.svg"
 
 ORDER = (
-    *("params", "machine", "cache", "layers", "model", "checks", "text", "tokenizer", "sampling", "decoding"),
+    *(
+        "interactive",
+        "params",
+        "machine",
+        "cache",
+        "layers",
+        "model",
+        "checks",
+        "text",
+        "tokenizer",
+        "sampling",
+        "decoding",
+    ),
     *("generation", "weights", "hub", "evaluation", "gpt2", "inside", "cli"),
 )
 GPT2 = {

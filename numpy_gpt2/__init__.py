@@ -13,11 +13,13 @@ def __getattr__(name: str) -> object:
     """Imports a name when it is first used, so that a command can prepare for Ctrl-C before NumPy is imported."""
     exported = _exported()
     if name == "__all__":
-        return ["__version__", *exported]
+        return ["__version__", *(name for name, module in exported.items() if module != ".")]
     if name not in exported:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if exported[name] == ".":
+        return importlib.import_module(f".{name}", __name__)
     return getattr(importlib.import_module(exported[name], __name__), name)
 
 
@@ -26,7 +28,7 @@ def __dir__() -> list[str]:
 
 
 def _exported() -> dict[str, str]:
-    """The module of each exported name. The stub next to this file lists them, for this function and type checkers."""
+    """The module of each exported name, and "." for a module. The stub next to this file lists them."""
     import re
     from pathlib import Path
 

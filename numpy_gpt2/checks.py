@@ -58,7 +58,7 @@ def check_ids(ids: npt.ArrayLike, hparams: HParams) -> Array:
     if array.size == 0:
         raise ValueError("there are no token ids to read: give at least one")
     if array.dtype.kind == "U":
-        raise ValueError("this is text, not token ids: tokenizer.encode makes ids of it")
+        raise ValueError("this is text, not token ids: tokenizer.encode makes ids of it, or encode_batch of several")
     if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
             f"token ids must be whole numbers in the shape [n_seq] or [n_batch, n_seq], "
@@ -110,7 +110,7 @@ def check_finite(values: Array) -> Array:
     if not np.isfinite(values).all():
         raise ValueError(
             "the model's logits are not finite numbers: check its parameters for NaN and infinity (`numpy-gpt2 explore "
-            "params` names them)"
+            "params` names them), and whatever changes what it computes, such as a patch"
         )
     return values
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import checks, generation
+from . import checks, generation, interactive
 from .cache import Past
 from .decoding import prefill, prompts, speculation
 from .decoding.options import check_options
@@ -36,7 +36,7 @@ from .weights import folder as folders
 log = logging.getLogger(__name__)
 
 
-class GPT2:
+class GPT2(interactive.Hinting):
     """A GPT-2 model with its vocabulary.
 
     Attributes:
@@ -48,6 +48,8 @@ class GPT2:
         special_ids: the tokens that end a text, and the one after which it begins; by default `<|endoftext|>`, if there
             is a vocabulary.
     """
+
+    _hints = interactive.MODEL_HINTS | interactive.LENS_HINTS
 
     def __init__(
         self,
@@ -68,6 +70,10 @@ class GPT2:
 
     def __repr__(self) -> str:
         return f"<GPT2 {self.name}: {count_params(self.hparams):,} parameters, {self.hparams}>"
+
+    def _repr_html_(self) -> str:
+        parameters = ("parameters", f"{count_params(self.hparams):,}"), ("backend", self.backend)
+        return interactive.html_table(f"GPT2 {self.name}", [*parameters, *self.hparams._asdict().items()])
 
     @property
     def backend(self) -> str:
@@ -162,7 +168,7 @@ class GPT2:
         progress: Callable[[int], object] | None = None,
         **sampling: float,
     ) -> Any:
-        """Continues a prompt, or several at once, and returns the continuation.
+        """Continues a prompt, or several at once, and returns the continuation: text or, without a vocabulary, ids.
 
         A continuation ends where the model ends the text, at a stop string, after as many tokens as asked for,
         or when the context is full.
@@ -191,11 +197,13 @@ class GPT2:
 
         Returns:
             A string (or `Generation`) for one prompt; a list of them if num_return_sequences is above 1. For a
-            list of prompts, a list of these, one for each prompt.
+            list of prompts, a list of these, one for each prompt. A model without a vocabulary returns a list of ids
+            in place of each string.
 
         Raises:
             TypeError: there is no such option.
-            ValueError: an argument is out of its range, or a prompt is longer than the context.
+            ValueError: an argument is out of its range, a prompt is longer than the context, or something is about
+                text and the model has no vocabulary.
         """
         chosen = check_options(
             max_new_tokens=max_new_tokens,
@@ -209,15 +217,15 @@ class GPT2:
             **sampling,
         )
         n_each = checks.check_whole_number("num_return_sequences", num_return_sequences, at_least=1)
-        if not return_details:
-            prompts.require(self.tokenizer)
+        if return_details and chosen.return_full_text:
+            prompts.require(self.tokenizer, "the ids of a Generation are always those of the continuation")
         each, several = prompts.as_prompts(prompt)
         rows = prompts.start_rows(each, n_each, chosen, self.hparams, self.tokenizer, self.special_ids, return_details)
         for _ in self._steps(rows, slide, progress):
             pass
         if chosen.drafts:
             speculation.log_drafts(rows)
-        results: list[Any] = [row.generation() if return_details else row.generation().text for row in rows]
+        results: list[Any] = [row.generation() if return_details else row.result() for row in rows]
         if n_each > 1:
             results = [results[i : i + n_each] for i in range(0, len(results), n_each)]
         return results if several else results[0]
@@ -232,6 +240,8 @@ class GPT2:
     ) -> TextStream:
         """Like `generate`, but returns the text of one prompt piece by piece, in whole characters.
 
+        A model without a vocabulary returns the ids one by one.
+
         Args:
             prompt: text or token ids.
             max_new_tokens: the maximum number of new tokens; by default 64.
@@ -243,12 +253,11 @@ class GPT2:
             TypeError, ValueError: as for `generate`, before the first piece.
         """
         chosen = check_options(max_new_tokens=max_new_tokens, **others)
-        prompts.require(self.tokenizer)
         each, several = prompts.as_prompts(prompt)
         if several and each:
             raise ValueError("stream takes one prompt at a time; generate takes several")
         (row,) = prompts.start_rows(
-            each or [""], 1, chosen, self.hparams, self.tokenizer, self.special_ids, with_log_probabilities=False
+            each or [[]], 1, chosen, self.hparams, self.tokenizer, self.special_ids, with_log_probabilities=False
         )
         return TextStream(row, self._steps([row], chosen.slide, progress))
 
@@ -341,7 +350,7 @@ class GPT2:
 
     def _steps(self, rows: list[Row], slide: bool, progress: Callable[[int], object] | None) -> Iterator[int]:
         """The steps of the autoregressive loop, each of which is reported."""
-        drafts = any(row.drafter for row in rows) and not prefill.is_recorded()
+        drafts = any(row.drafter for row in rows) and not prefill.reads_whole()
         loop = speculation.generate_each if drafts else generation.generate_batch
         for n_rows in fitted(loop(rows, self.params, self.hparams.n_head, slide), self._size):
             if progress:

@@ -9,11 +9,13 @@ position embeddings, `h` the transformer blocks (h for hidden), `ln` a layer nor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from . import interactive
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -143,6 +145,32 @@ def named_arrays(params: Params) -> Iterator[tuple[str, Array]]:
     return walk("", params)
 
 
+def replace(params: Params, arrays: Mapping[str, Array]) -> Params:
+    """Another tree, with these arrays in place of those of the same names. The old tree stays as it is.
+
+    Args:
+        params: the old tree, whose other arrays are also in the new one, not copied.
+        arrays: the new arrays by name, with the shapes and the dtype of the old ones.
+
+    Raises:
+        ValueError: there is no parameter of a name, or its array is of another kind.
+
+    >>> small = init_params(HParams(n_vocab=5, n_ctx=4, n_embd=2, n_head=1, n_layer=1))
+    >>> replace(small, {"h0/ln_1/g": np.zeros(2, np.float32)}).h[0].ln_1.g
+    array([0., 0.], dtype=float32)
+    """
+    named = dict(named_arrays(params))
+    for name, array in arrays.items():
+        if name not in named:
+            raise ValueError(f"there is no parameter {name!r}{interactive.did_you_mean(name, named)}")
+        expected, found = interactive.describe(named[name]), interactive.describe(array)
+        if found != expected:
+            raise ValueError(f"{name} must be {expected}, as it is now, not {found}")
+    named.update(arrays)
+    (n_vocab, n_embd), n_ctx, n_layer = params.wte.shape, len(params.wpe), len(params.h)
+    return build(HParams(n_vocab, n_ctx, n_embd, 1, n_layer), lambda name, shape: named[name])
+
+
 def count_params(hparams: HParams) -> int:
     """The number of parameters of a model of this shape.
 
@@ -178,3 +206,8 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
         return weight.astype(dtype, copy=False)
 
     return build(hparams, make)
+
+
+interactive.equip(
+    (LayerNorm, Linear, Attention, MLP, Block, Params), named_arrays
+)  # for sessions, notebooks, assignments

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks, layers
+from . import checks, interactive, layers
 from .params import Array
 
 
@@ -246,10 +246,8 @@ def check_names(options: Mapping[str, float], others: Sequence[str] = ()) -> Non
         TypeError: there is none of one of them.
     """
     if unknown := options.keys() - NAMES:
-        import difflib  # not needed, and so not imported, when nothing is wrong
-
-        close = difflib.get_close_matches(min(unknown), [*NAMES, *others], n=1)
-        raise TypeError(f"{min(unknown)!r} is not an option here" + "".join(f"; did you mean {n!r}?" for n in close))
+        name = min(unknown)
+        raise TypeError(f"{name!r} is not an option here{interactive.did_you_mean(name, [*NAMES, *others])}")
 
 
 def check_sampling(**options: float) -> dict[str, float]:

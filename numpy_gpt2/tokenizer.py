@@ -21,7 +21,7 @@ from pathlib import Path
 
 import regex
 
-from . import checks
+from . import checks, interactive
 from .machine.files import read_unchanged
 from .text import memo, merging, padding, unicode, vocabulary
 from .text.added_tokens import GPT2_ROLES, Roles
@@ -119,7 +119,7 @@ def merge(word: str, ranks: Mapping[str, int]) -> list[str]:
     return tokens
 
 
-class Tokenizer:
+class Tokenizer(interactive.Hinting):
     """GPT-2's tokenizer, made from a vocabulary and a list of merges.
 
     Args:
@@ -139,6 +139,8 @@ class Tokenizer:
     Raises:
         ValueError: encoder and merges are not a vocabulary, or do not belong together.
     """
+
+    _hints = interactive.TOKENIZER_HINTS
 
     def __init__(
         self,
@@ -163,6 +165,20 @@ class Tokenizer:
         self.n_ids = max(n_ids, self.n_vocab)
         self.end_of_text = encoder[END_OF_TEXT]
         self._memo = memo.Memo(self.encode_word)
+
+    def __len__(self) -> int:
+        return self.n_vocab
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer: {', '.join(f'{what}: {n}' for what, n in self._counts())}>"
+
+    def _repr_html_(self) -> str:
+        return interactive.html_table("Tokenizer", self._counts())
+
+    def _counts(self) -> list[tuple[str, int]]:
+        """What there is of everything."""
+        texts = {"special tokens": self.special, "added tokens": self.added}
+        return [("tokens", self.n_vocab), ("merges", len(self.ranks)), *((what, len(t)) for what, t in texts.items())]
 
     @property
     def n_text(self) -> int:

@@ -1,16 +1,19 @@
-"""What several test files need: models with every parameter random, and the same models in PyTorch."""
+"""What several test files need: models with every parameter random, and the same in PyTorch and as if on a GPU."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests reach no network
 
+import device_array
 import numpy as np
 import numpy.typing as npt
 import pytest
+from device_array import DeviceArray
 
 import numpy_gpt2
 from numpy_gpt2 import model
@@ -87,6 +90,16 @@ def in_pytorch(model: GPT2) -> Any:
     state["lm_head.weight"] = state["transformer.wte.weight"]
     peer.load_state_dict(state, strict=True)
     return peer
+
+
+def on_device(model: GPT2) -> GPT2:
+    """The model, moved to a stand-in for a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", device_array)
+        moved = model.to("cupy")
+    DeviceArray.crossed.clear()
+    DeviceArray.called.clear()
+    return moved
 
 
 @pytest.fixture

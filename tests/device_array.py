@@ -16,7 +16,7 @@ import numpy as np
 SUPPORTED = set(
     "arange argmax argsort array_equal asarray concatenate copyto count_nonzero cumsum diagonal empty empty_like "
     "flatnonzero full max may_share_memory mean partition put_along_axis result_type searchsorted stack sum swapaxes "
-    "take_along_axis where zeros".split()
+    "take_along_axis where zeros zeros_like".split()
 )
 CREATE = {"arange", "asarray", "empty", "full", "zeros"}  # they accept NumPy arrays, which are copied
 
@@ -113,6 +113,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         if name not in SUPPORTED:
             return NotImplemented
         self.called.append((name, args, options))
+        if name == "asarray" and isinstance(args[0], DeviceArray):
+            return args[0]
         if name in CREATE:
             return DeviceArray(function(*args, **options))
         if name == "partition" and type(args[1]) is not int:

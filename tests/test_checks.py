@@ -56,7 +56,7 @@ def test_a_dtype_may_be_given_in_any_way(dtype: Any) -> None:
         ([5, -1], "token id -1 is outside"),
         ([1.0], "whole numbers"),
         (["a"], "this is text, not token ids: tokenizer.encode makes ids of it"),
-        ("a", "came without a vocabulary"),
+        ("a", "has no vocabulary"),
         ([True], "whole numbers"),
         ([2**70], "whole numbers"),
         (3, "whole numbers"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import shutil
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -13,12 +18,15 @@ import pytest
 from conftest import SHAPES, finish, greedy, in_pytorch, random_ids, random_model
 
 import numpy_gpt2
-from numpy_gpt2 import layers
+from numpy_gpt2 import generation, layers
+from numpy_gpt2 import model as model_module
+from numpy_gpt2.decoding import prefill
 from numpy_gpt2.decoding.row import Row
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.hub.names import is_on_disk, model_folder
 from numpy_gpt2.inside import tables
-from numpy_gpt2.params import Array, HParams, count_params, named_arrays
+from numpy_gpt2.params import Array, HParams, Linear, build, count_params, named_arrays, replace
+from numpy_gpt2.text.special_ids import SpecialIds
 from numpy_gpt2.tokenizer import Tokenizer
 
 TINY = model_folder("tiny")
@@ -127,32 +135,125 @@ def test_a_name_that_is_nearly_that_of_a_model(name: str, meant: str) -> None:
         numpy_gpt2.load(name)
 
 
+IDS = [1, 2, 3, 1, 2, 3, 1]
+LONG = [i * i % 11 for i in range(30)]
+
+
+def with_head(model: GPT2) -> GPT2:
+    """The model with a second head."""
+    head = Linear(w=np.linspace(-1, 1, model.hparams.n_embd)[:, None], b=np.ones(1))
+    return GPT2(model.hparams, model.params, None, model.name, head)
+
+
+def with_past(model: GPT2) -> Array:
+    past = model.new_past()
+    model.logits(IDS, past)
+    return model.logits([4, 5], past)
+
+
+def log_probabilities(model: GPT2, prompt: list[int] | list[list[int]], **options: Any) -> Array:
+    made = model.generate(prompt, 8, return_details=True, **options)
+    return np.array([each.log_probabilities for each in (made if isinstance(made, list) else [made])])
+
+
 USES: dict[str, Callable[[GPT2], Any]] = {
-    "logits": lambda model: model.logits([1, 2, 3]),
-    "generate": lambda model: model.generate([1, 2, 3], 5, temperature=0, return_details=True).log_probabilities,
-    "score": lambda model: np.concatenate([each.log_probabilities for each in model.score([1, 2, 3, 4])]),
-    "hidden states": lambda model: np.array(model.hidden_states([1, 2, 3])),
+    "logits": lambda model: model.logits(IDS),
+    "logits of a long text": lambda model: model.logits(LONG),
+    "logits with a past": with_past,
+    "hidden states": lambda model: np.array(model.hidden_states(IDS)),
+    "generate": lambda model: log_probabilities(model, IDS, temperature=0),
+    "generate after a long prompt": lambda model: log_probabilities(model, LONG, temperature=0),
+    "generate from several prompts": lambda model: log_probabilities(model, [IDS, [4], IDS], seed=0),
+    "generate and slide": lambda model: log_probabilities(model, LONG + IDS, seed=0, slide=True),
+    "generate with drafts": lambda model: log_probabilities(model, IDS, temperature=0, prompt_lookup_num_tokens=9),
+    "generate with an assistant": lambda model: log_probabilities(
+        model, IDS, seed=0, assistant_model=random_model(SHAPES[1]._replace(n_layer=1))
+    ),
+    "stream": lambda model: [*model.stream(IDS, 20, seed=0)],
+    "score": lambda model: np.concatenate([each.log_probabilities for each in model.score(IDS)], axis=1),
+    "score a long text": lambda model: np.concatenate(
+        [each.log_probabilities for each in model.score(LONG + LONG, stride=9)], axis=1
+    ),
+    "loss": lambda model: model.loss(IDS),
+    "perplexity": lambda model: model.perplexity(IDS),
+    "double heads": lambda model: with_head(model).double_heads([[IDS, IDS[::-1]]], labels=[[IDS, IDS]])[0],
+    "the textbook loop": lambda model: generation.generate(
+        IDS, model.params, model.hparams.n_head, 20, np.random.default_rng(0)
+    ),
 }
 
+FUNCTIONS = [
+    (module, name)
+    for module in (layers, model_module)
+    for name, function in vars(module).items()
+    if inspect.isfunction(function) and function.__module__ == module.__name__
+]
 
-class TestReplacedLayers:
-    """Whoever puts another function into `layers` has changed the model."""
 
-    @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-    @pytest.mark.parametrize("name", ["gelu", "block", "layer_norm", "attention", "linear", "softmax"])
+def is_used(name: str, use: str) -> bool:
+    """Whether this function of `layers` or `model` has a part in this use of a model."""
+    if name == "logits":  # the methods call its three parts
+        return use == "the textbook loop"
+    if name == "log_softmax":
+        return "generate" in use or "score" in use or use in ("loss", "perplexity", "double heads")
+    if use == "hidden states":  # between the blocks
+        return name not in ("transformer", "output_head")
+    return True
+
+
+@contextlib.contextmanager
+def counting_runs(function: Any) -> Iterator[list[None]]:
+    """Within this context, the list grows by one whenever the code of the function runs, whatever name it has there."""
+    runs: list[None] = []
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code is function.__code__:
+            runs.append(None)
+
+    before = sys.getprofile()
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    try:
+        yield runs
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+
+
+class TestReplacedFunctions:
+    """Whoever puts another function into `layers` or `model` has changed the model."""
+
+    @pytest.fixture(autouse=True)
+    def two_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Long texts are read by two threads."""
+        monkeypatch.setattr(prefill, "count_workers", lambda params, n_tokens: 2 if n_tokens > 20 else 1)
+
+    def test_they_are_found(self) -> None:
+        names = {name for _, name in FUNCTIONS}
+        assert names > {"block", "layer_norm", "gelu", "causal_mask", "merge_heads", "embed", "output_head"}
+
+    @pytest.mark.parametrize("use", USES)
+    @pytest.mark.parametrize(("module", "name"), FUNCTIONS, ids=lambda value: getattr(value, "__name__", value))
     def test_a_replaced_function_takes_effect(
-        self, name: str, use: Callable[[GPT2], Any], monkeypatch: pytest.MonkeyPatch
+        self, module: Any, name: str, use: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model, original = random_model(SHAPES[1]), getattr(layers, name)
-        before = use(model)
+        model, original = random_model(SHAPES[1]), getattr(module, name)
+        before = USES[use](model)
+        calls: list[None] = []
 
-        def replaced(*args: Any) -> Array:
-            return original(*args) ** 2
+        def replaced(*args: Any, **keywords: Any) -> Array:
+            calls.append(None)
+            result = original(*args, **keywords)
+            hidden = np.arange(result.shape[-1]) > 0  # by another mask: every token but the first
+            return result & ~hidden if result.dtype == bool else result**2
 
-        with monkeypatch.context() as patch:
-            patch.setattr(layers, name, replaced)
-            assert np.abs(np.subtract(use(model), before)).max() > 1e-3
-        np.testing.assert_array_equal(use(model), before)
+        with monkeypatch.context() as patch, counting_runs(original) as runs:
+            patch.setattr(module, name, replaced)
+            after = USES[use](model)
+        assert len(runs) == len(calls), "it is also called by another name"
+        assert bool(calls) == is_used(name, use)
+        assert np.array_equal(before, after) != is_used(name, use)
+        np.testing.assert_array_equal(USES[use](model), before)
 
     def test_with_relu_in_place_of_gelu_the_logits_are_those_of_pytorch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         torch = pytest.importorskip("torch")
@@ -165,6 +266,28 @@ class TestReplacedLayers:
         with torch.no_grad():
             expected = peer(torch.tensor(ids)).logits.numpy()
         assert np.abs(model.logits(ids) - expected).max() <= 1e-10 * np.abs(expected).max()
+
+    @pytest.mark.parametrize("name", [name for name, _ in named_arrays(random_model(SHAPES[2]).params)])
+    def test_a_replaced_parameter_takes_effect(self, name: str, tmp_path: Path) -> None:
+        """Everywhere, as if the model had been made with it."""
+        hparams = SHAPES[2]
+        model = random_model(hparams, "float32")
+        past = model.new_past()
+        old = {name: (array, array.copy()) for name, array in named_arrays(model.params)}
+        new = old[name][0][::-1] * 2 + 1
+        model.params = replace(model.params, {name: new})
+        made = GPT2(hparams, build(hparams, lambda n, shape: new if n == name else old[n][1]), None, "made")
+        for use in ("logits", "hidden states", "generate", "stream", "score", "double heads"):
+            np.testing.assert_array_equal(USES[use](model), USES[use](made))
+        assert not np.array_equal(USES["hidden states"](model), USES["hidden states"](random_model(hparams, "float32")))
+        with pytest.raises(ValueError, match="this past was made for another model"):
+            model.logits([1], past)
+        numpy_gpt2.save(model, tmp_path)
+        np.testing.assert_array_equal(numpy_gpt2.load(tmp_path).logits(IDS), model.logits(IDS))
+        for n, array in named_arrays(model.params):
+            assert array is (new if n == name else old[n][0])  # not copied
+        for array, copy in old.values():
+            np.testing.assert_array_equal(array, copy)
 
 
 class TestNames:
@@ -581,18 +704,62 @@ class TestGenerate:
         with pytest.raises(ValueError, match="one prompt at a time"):
             tiny.stream(["a", "b"])  # type: ignore[list-item]
 
-    def test_a_model_without_a_vocabulary_says_so(self) -> None:
-        model = random_model(SHAPES[0])
-        for make in (model.generate, model.stream):
-            with pytest.raises(ValueError, match="came without a vocabulary .* and knows only ids"):
-                make([1, 2])
-        with pytest.raises(ValueError, match="came without a vocabulary"):
-            model.generate("a", return_details=True)
-        for about_text in ({"stop": "x"}, {"return_full_text": True}):
-            with pytest.raises(ValueError, match="came without a vocabulary"):
-                model.generate([1, 2], return_details=True, **about_text)
 
-    def test_a_model_without_a_vocabulary_gives_ids(self) -> None:
-        made = random_model(SHAPES[1]).generate([1, 2], 3, temperature=0, return_details=True)
-        assert made.ids == finish([Row([1, 2], greedy, 3)], random_model(SHAPES[1]))[0]
-        assert (made.text, made.finish_reason) == ("", "length")
+class TestWithoutAVocabulary:
+    """Ids in, ids out."""
+
+    model = random_model(SHAPES[1])
+
+    def test_text_is_refused(self) -> None:
+        for make in (self.model.generate, self.model.stream):
+            with pytest.raises(ValueError, match="has no vocabulary and knows only ids: give token ids"):
+                make("a")
+            with pytest.raises(ValueError, match="has no vocabulary and knows only ids: a stop string is text"):
+                make([1, 2], stop="x")
+        with pytest.raises(ValueError, match="has no vocabulary"):
+            self.model.generate("a", return_details=True)
+        with pytest.raises(ValueError, match="has no vocabulary .* the ids of a Generation are always those of the co"):
+            self.model.generate([1, 2], return_details=True, return_full_text=True)
+
+    @pytest.mark.parametrize("drafts", [{}, {"prompt_lookup_num_tokens": 4}], ids=str)
+    def test_ids_are_what_the_loop_makes(self, drafts: dict[str, Any]) -> None:
+        expected = finish([Row([1, 2], greedy, 9), Row([3], greedy, 9)], self.model)
+        options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0, **drafts}
+        assert self.model.generate([1, 2], **options) == expected[0]
+        assert self.model.generate([[1, 2], [3]], **options) == expected
+        assert self.model.generate([1, 2], num_return_sequences=2, **options) == [expected[0]] * 2
+        assert self.model.generate([[1, 2]], num_return_sequences=2, **options) == [[expected[0]] * 2]
+        assert self.model.generate([[1, 2], [3]], return_full_text=True, **options) == [
+            [1, 2, *expected[0]],
+            [3, *expected[1]],
+        ]
+        details = self.model.generate([1, 2], return_details=True, **options)
+        assert (details.text, details.ids, details.finish_reason) == ("", expected[0], "length")
+        assert {type(id) for id in self.model.generate(np.array([1, 2]), return_full_text=True, **options)} == {int}
+
+    @pytest.mark.parametrize("drafts", [{}, {"prompt_lookup_num_tokens": 4}], ids=str)
+    def test_a_stream_has_the_same_ids(self, drafts: dict[str, Any]) -> None:
+        options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0, **drafts}
+        for full in (False, True):
+            expected = self.model.generate([1, 2], return_full_text=full, **options)
+            assert [*self.model.stream([1, 2], return_full_text=full, **options)] == expected
+
+    def test_a_stream_gives_each_id_when_it_is_there(self) -> None:
+        steps: list[int] = []
+        stream = self.model.stream([1, 2], 5, seed=0, progress=steps.append)
+        assert [len(steps) for _ in stream] == [1, 2, 3, 4, 5]
+        assert stream.finish_reason == "length"
+
+    def test_an_empty_prompt_begins_after_the_token_that_the_configuration_names(self) -> None:
+        model = GPT2(self.model.hparams, self.model.params, None, "with ids", special_ids=SpecialIds((), 7))
+        expected = model.generate([7], 5, temperature=0)
+        assert model.generate([[]], 5, temperature=0, return_full_text=True) == [expected]
+        assert [*model.stream([], 5, temperature=0)] == expected
+        for ask in (lambda: self.model.generate([[]]), lambda: self.model.stream([])):
+            with pytest.raises(ValueError, match="there are no token ids to read"):
+                ask()
+
+    def test_a_token_that_ends_a_text(self) -> None:
+        ids = self.model.generate([1, 2], 9, temperature=0)
+        model = GPT2(self.model.hparams, self.model.params, None, "with ids", special_ids=SpecialIds((ids[4],)))
+        assert model.generate([1, 2], 9, temperature=0) == ids[: ids.index(ids[4])]

@@ -58,6 +58,7 @@ def test_each_exported_name_is_there_and_no_other() -> None:
         "Past": "numpy_gpt2.cache",
         "Tokenizer": "numpy_gpt2.tokenizer",
         "Trace": "numpy_gpt2.inside.recorder",
+        "patch": "numpy_gpt2.inside.patches",
         "init": "numpy_gpt2.gpt2",
         "load": "numpy_gpt2.gpt2",
         "save": "numpy_gpt2.gpt2",
@@ -67,6 +68,19 @@ def test_each_exported_name_is_there_and_no_other() -> None:
     assert {*numpy_gpt2.__all__} <= {*dir(numpy_gpt2)}
     with pytest.raises(AttributeError, match="module 'numpy_gpt2' has no attribute 'lod'"):
         numpy_gpt2.lod  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_each_room_is_there_without_an_import_of_its_own() -> None:
+    """In a process that has imported nothing else; with tab completion, but not in `from numpy_gpt2 import *`."""
+    modules = {file.stem for file in (ROOT / "numpy_gpt2").glob("*.py")} - {"__init__", "__main__"}
+    rooms = sorted(modules | {file.parent.name for file in (ROOT / "numpy_gpt2").glob("*/__init__.py")})
+    assert {"inside", "layers", "sampling", "cli"} <= {*rooms}
+    for room in rooms:
+        code = f"import numpy_gpt2; print(numpy_gpt2.{room}.__name__, {room!r} in dir(numpy_gpt2))"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert result.stdout == f"numpy_gpt2.{room} True\n"
+    assert not {*rooms} & {*numpy_gpt2.__all__}
+    assert numpy_gpt2.params.HParams is numpy_gpt2.HParams  # type checkers know the rooms as well
 
 
 def test_importing_the_package_imports_nothing_slow() -> None:

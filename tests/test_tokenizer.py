@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from notebook import cells
 
 from numpy_gpt2.hub.names import model_folder
 from numpy_gpt2.tokenizer import END_OF_TEXT, Tokenizer
@@ -336,3 +337,10 @@ class TestBatch:
     def test_bad_arguments_are_refused(self, texts: Any, options: dict[str, Any], complaint: str) -> None:
         with pytest.raises(ValueError, match=complaint):
             GPT2.encode_batch(texts, **options)
+
+
+def test_a_tokenizer_shows_how_much_it_holds() -> None:
+    tokenizer = Tokenizer.gpt2()
+    assert len(tokenizer) == 50257
+    assert repr(tokenizer) == "<Tokenizer: tokens: 50257, merges: 50000, special tokens: 1, added tokens: 0>"
+    assert cells(tokenizer)[:2] == [["tokens", "50257"], ["merges", "50000"]]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import checks
 from ..decoding.prompts import require
@@ -20,14 +18,14 @@ from ..gpt2 import GPT2
 from ..inside import tables
 from ..inside.recorder import trace
 from ..params import Array
+from . import experiments
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
-from .process import given_text, is_terminal, show_object
+from .tables import SENTENCE, show_table, text_of, token_texts
 
 log = logging.getLogger("numpy_gpt2")
 
 FORMATS = (".png", ".svg", ".pdf")
-SENTENCE = "The king gave his daughter to the poor miller's son, and they lived happily together."
 
 HELP = "look inside a model: tables and pictures"
 DESCRIPTION = "Look inside GPT-2. Each view prints a table, and with -o draws a picture."
@@ -99,11 +97,6 @@ def pictures(args: argparse.Namespace) -> Any:
     return figures
 
 
-def text_of(args: argparse.Namespace) -> str:
-    """The text to look at. At a terminal, the default sentence is used."""
-    return SENTENCE if args.text is None and is_terminal(sys.stdin) else given_text(args.text, exact=True)
-
-
 def check_place(args: argparse.Namespace, model: GPT2) -> None:
     """Checks the numbers of a block and of a head, if they are given.
 
@@ -113,59 +106,6 @@ def check_place(args: argparse.Namespace, model: GPT2) -> None:
     for name, i, n in (("--layer", args.layer, model.hparams.n_layer), ("--head", args.head, model.hparams.n_head)):
         if i is not None:
             checks.check_whole_number(name, i, at_most=n - 1)
-
-
-def show_table(
-    args: argparse.Namespace,
-    columns: dict[str, str],
-    rows: Iterable[Sequence[Any]],
-    title: str = "",
-    total: str = "",
-) -> None:
-    """Prints a table or, with `--json`, an object for each row.
-
-    Args:
-        args: the options.
-        columns: the heads, each with the format of the numbers below it; "<" aligns the column to the left.
-        rows: the cells. A text or a list is printed as it is, a tuple element by element.
-        title, total: lines above and below the table.
-    """
-    if args.json:
-        names = [head.replace(" ", "_") for head in columns]
-        for row in rows:
-            show_object(dict(zip(names, row, strict=True)))
-        return
-    lines = [
-        [*columns],
-        *([cell(value, form) for value, form in zip(row, columns.values(), strict=True)] for row in rows),
-    ]
-    if title:
-        print(title)
-    print_aligned(lines, [form.startswith("<") for form in columns.values()])
-    if total:
-        print(f"\n{total}")
-
-
-def token_texts(args: argparse.Namespace, model: GPT2, ids: npt.ArrayLike) -> list[str]:
-    """A text for each token of a row: with visible white space or, with `--json`, as it is."""
-    if not args.json or model.tokenizer is None:
-        return tables.token_labels(model.tokenizer, ids)
-    return [model.tokenizer.decode([id]) for id in np.ravel(ids).tolist()]
-
-
-def cell(value: Any, form: str) -> str:
-    """A value as it is printed."""
-    if isinstance(value, tuple):
-        return " ".join(cell(each, form) for each in value)
-    return "" if value is None else str(value) if isinstance(value, (str, list)) else format(value, form)
-
-
-def print_aligned(lines: list[list[str]], left: Sequence[bool]) -> None:
-    """Prints columns of equal width, each aligned to the left or to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [c.ljust(n) if to_left else c.rjust(n) for c, n, to_left in zip(line, widths, left, strict=True)]
-        print("  ".join(cells).rstrip())
 
 
 def warn_of_non_finite(means: dict[str, float]) -> None:
@@ -456,6 +396,32 @@ VIEWS = {
         'mask "The princess kissed the frog." --layer 2 --head 3',
         show_mask,
         partial(add_place_options, default=0),
+    ),
+    "ablate": View(
+        "what each head and each MLP does for a prediction: they are switched off, one at a time",
+        "ablate \"The old woman was so angry that\" --token ' she' --other ' he' -o ablate.png",
+        experiments.show_ablate,
+        experiments.add_ablate_options,
+    ),
+    "patch": View(
+        "where the information passes that makes the difference between two texts: activation patching",
+        'patch "The old woman was so angry that" "The old man was so angry that" -o patch.png',
+        experiments.show_patch,
+        experiments.add_patch_options,
+        takes_text=False,
+    ),
+    "attribute": View(
+        "what each head and each MLP adds to a logit: direct logit attribution",
+        "attribute \"The old woman was so angry that\" --token ' she' --other ' he' -o attribute.png",
+        experiments.show_attribute,
+        experiments.add_question_options,
+    ),
+    "heads": View(
+        "where each head looks in a text that comes twice: at the first token, the one before, what followed a copy",
+        'heads "The princess kissed the frog, and the old king gave a golden cup away." -o heads.png',
+        experiments.show_heads,
+        experiments.add_heads_options,
+        takes_text=False,
     ),
 }
 EXAMPLES = "".join(f"  numpy-gpt2 explore {view.example}\n" for view in VIEWS.values())

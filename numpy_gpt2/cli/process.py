@@ -173,7 +173,7 @@ def progress_bar(total: int, unit: str) -> AbstractContextManager[Any]:
     from tqdm import tqdm
 
     is_quiet = not logging.getLogger("numpy_gpt2").isEnabledFor(logging.WARNING)
-    return tqdm(total=total, unit=unit, unit_scale=True, delay=2, leave=False, disable=is_quiet or None)
+    return tqdm(total=total, unit=unit, unit_scale=total >= 10_000, delay=2, leave=False, disable=is_quiet or None)
 
 
 def sentence(error: Exception) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from .. import checks, sampling, tokenizer
 from ..params import HParams, Params
 from .assistant import AssistantModel
+from .other_names import check_other_names
 
 
 class Options(NamedTuple):
@@ -61,6 +62,7 @@ def check_options(
         TypeError: there is no option of this name.
         ValueError: an option is out of its range, or two options exclude each other.
     """
+    check_other_names(others)
     sampling.check_names(others, Options._fields[:-1])
     if max_new_tokens is not None and max_length is not None:
         raise ValueError("give max_new_tokens or max_length, which counts the prompt as well, but not both")

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Reading(threading.local):
-    """How texts are read, for each thread: recording a pass in one thread leaves the others as they are."""
+    """How texts are read, for each thread: a trace or a patch in one thread leaves the others as they are."""
 
     tokens_at_once: int | None = TOKENS_AT_ONCE
 
@@ -58,8 +58,8 @@ def tokens_at_once(n: int | None) -> Iterator[None]:
         _reading.tokens_at_once = before
 
 
-def is_recorded() -> bool:
-    """Whether this thread records a trace, for which texts are read whole."""
+def reads_whole() -> bool:
+    """Whether this thread reads texts whole, as it does where a trace or a patch is active."""
     return _reading.tokens_at_once is None
 
 

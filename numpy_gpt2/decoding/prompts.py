@@ -46,8 +46,8 @@ def start_rows(
         ValueError: a prompt cannot be read or is too long, the options are about text and there is no vocabulary,
             or the assistant has another vocabulary.
     """
-    if options.stop or options.return_full_text:
-        require(tokenizer)
+    if options.stop:
+        require(tokenizer, "a stop string is text")
     if options.assistant_model:
         check_assistant(options.assistant_model, hparams, tokenizer)
     encoded = []
@@ -61,13 +61,15 @@ def start_rows(
     streams = iter(seed.spawn(len(prompts) * n_each))
     rows = []
     for prompt, ids, max_new_tokens in encoded:
-        before = tokenizer.decode_bytes(ids) if tokenizer and options.return_full_text and len(prompt) else b""
+        with_prompt = options.return_full_text and len(prompt) > 0
+        before = tokenizer.decode_bytes(ids) if tokenizer and with_prompt else b""
         for _ in range(n_each):
             rng = np.random.default_rng(next(streams))
             choose, drafter = choose_and_draft(options, hparams, rng)
             detokenizer = Detokenizer(tokenizer, options.stop, before) if tokenizer else None
             ends = special_ids.eos_token_ids
-            rows.append(Row(ids, choose, max_new_tokens, ends, detokenizer, with_log_probabilities, drafter))
+            row = Row(ids, choose, max_new_tokens, ends, detokenizer, with_log_probabilities, drafter, with_prompt)
+            rows.append(row)
     return rows
 
 
@@ -122,14 +124,15 @@ def as_prompts(prompt: Any) -> tuple[list[Any], bool]:
     return (items, True) if not items or np.iterable(items[0]) else ([items], False)
 
 
-def require(tokenizer: Tokenizer | None) -> Tokenizer:
+def require(tokenizer: Tokenizer | None, advice: str = "give token ids") -> Tokenizer:
     """The tokenizer, where text is given or asked for.
 
     Raises:
-        ValueError: the model has none.
+        ValueError: the model has none; the message ends with the advice, and with what a vocabulary would be.
     """
     if tokenizer is None:
         raise ValueError(
-            "this model came without a vocabulary (tokenizer.json, or vocab.json and merges.txt) and knows only ids"
+            f"this model has no vocabulary and knows only ids: {advice} (the vocabulary of a folder is tokenizer.json, "
+            "or vocab.json and merges.txt)"
         )
     return tokenizer

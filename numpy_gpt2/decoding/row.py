@@ -40,6 +40,7 @@ class Row:
         detokenizer: turns the tokens into characters, and looks for stop strings.
         with_log_probabilities: whether to keep the log-probability of each token, which takes a moment.
         drafter: guesses how the text goes on.
+        with_prompt: whether the prompt is part of the result, if that is ids.
 
     Attributes:
         tokens: the prompt and the continuation.
@@ -60,6 +61,7 @@ class Row:
         detokenizer: Detokenizer | None = None,
         with_log_probabilities: bool = True,
         drafter: Drafter | None = None,
+        with_prompt: bool = False,
     ) -> None:
         self.tokens = list(prompt)
         self.n_prompt = len(prompt)
@@ -70,6 +72,7 @@ class Row:
         self.log_probabilities: list[float] = []
         self.finish_reason: FinishReason | None = None if max_new_tokens else "length"
         self._context_start = 0
+        self._result_start = 0 if with_prompt else len(prompt)
         self._choose = choose
         self._eos_token_ids = eos_token_ids
         self._with_log_probabilities = with_log_probabilities
@@ -78,6 +81,11 @@ class Row:
     def ids(self) -> list[int]:
         """The continuation."""
         return self.tokens[self.n_prompt :]
+
+    @property
+    def result_ids(self) -> list[int]:
+        """What somebody gets who gets ids in place of text."""
+        return self.tokens[self._result_start :]
 
     @property
     def context(self) -> list[int]:
@@ -118,6 +126,10 @@ class Row:
         """Lets go of what an ended text does not need, which may hold memory."""
         self.drafter = None
         del self._choose
+
+    def result(self) -> str | list[int]:
+        """The text, once it has ended, or the ids without a detokenizer."""
+        return self.generation().text if self.detokenizer else self.result_ids
 
     def generation(self) -> Generation:
         """The result, once the text has ended."""

@@ -109,9 +109,9 @@ def accept(row: Row, logits: Array, draft: Sequence[int]) -> Generator[int, None
 def room(row: Row, n_ctx: int) -> int:
     """The most tokens to draft: those that the context holds, and that the row may still have before its last one.
 
-    While a trace is recorded, none: a step of the trace is a token of the text.
+    Where a trace or a patch is active, none: a step of the trace is a token of the text.
     """
-    if prefill.is_recorded():
+    if prefill.reads_whole():
         return 0
     return min(n_ctx - len(row.context), row.n_prompt + row.max_new_tokens - len(row.tokens) - 1)
 

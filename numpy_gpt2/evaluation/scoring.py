@@ -76,7 +76,7 @@ def score(
     """
     labels = ids if labels is None else labels
     n_batch, n_seq = ids.shape
-    at_once = max(1, positions_at_once // n_batch)
+    at_once = n_seq if prefill.reads_whole() else max(1, positions_at_once // n_batch)  # one name for all logits
     past = Past(params, n_head, n_batch)
     for begin, first, end in windows(n_seq, len(params.wpe), stride):
         past.lengths[:] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from .pictures import (
     boxes,
     draw_attention,
     draw_deviations,
+    draw_effects,
     draw_lens,
     draw_matrix,
     draw_next,
     draw_part_sizes,
     draw_position_lines,
+    draw_scores,
     draw_similarity,
     draw_stream,
     draw_tokens,
@@ -209,6 +211,42 @@ def mask_figure(masked: Array, unmasked: Array, labels: Sequence[str], name: str
     axes[1].set_yticklabels([])
     figure.colorbar(image, ax=axes, label=WEIGHT, shrink=0.7)
     plain(figure.suptitle(drawable(name), fontsize=12))
+    return figure
+
+
+def effects_figure(
+    effects: Array, rows: Sequence[str], columns: Sequence[str], name: str, label: str, note: str = ""
+) -> Figure:
+    """A table of effects, with a label that says what the colours mean, and perhaps a note below.
+
+    Shapes: `[n_rows, n_columns]`.
+    """
+    n_rows, n_columns = effects.shape
+    figure = new_figure(float(np.clip(3 + 0.5 * n_columns, 6, 24)), float(np.clip(1.6 + 0.32 * n_rows, 3, 20)))
+    ax = figure.subplots()
+    figure.colorbar(draw_effects(ax, effects, rows, columns), label=label)
+    ax.set_xlabel(note, fontsize=8)
+    plain(figure.suptitle(drawable(name), fontsize=11))
+    return figure
+
+
+def scores_figure(scores: Mapping[str, Array], name: str) -> Figure:
+    """Several scores of all heads, side by side.
+
+    Shapes: each `[n_layer, n_head]`.
+    """
+    n_layer, n_head = next(iter(scores.values())).shape
+    width, height = float(np.clip(0.42 * n_head, 1.8, 7)), float(np.clip(1.4 + 0.32 * n_layer, 3, 20))
+    figure = new_figure(len(scores) * width + 1.2, height)
+    axes = figure.subplots(1, len(scores), squeeze=False)[0]
+    rows, columns = [f"h{i}" for i in range(n_layer)], [str(i) for i in range(n_head)]
+    for ax, (title, values) in zip(axes, scores.items(), strict=True):
+        image = draw_scores(ax, values, rows, columns, title)
+        ax.set_xlabel("head", fontsize=8)
+        if ax is not axes[0]:
+            ax.set_yticklabels([])
+    figure.colorbar(image, ax=axes, label="average weight")
+    plain(figure.suptitle(drawable(name), fontsize=11))
     return figure
 
 

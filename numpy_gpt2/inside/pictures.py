@@ -203,6 +203,52 @@ def draw_lens(ax: Axes, lens: Lens, labels: Sequence[str], predicted: Sequence[S
     return image
 
 
+def draw_effects(ax: Axes, effects: Array, rows: Sequence[str], columns: Sequence[str], name: str = "") -> Any:
+    """A table of effects, with negative numbers in purple and positive ones in orange. NaN stays empty.
+
+    Shapes: effects `[n_rows, n_columns]`, with their labels. Rows go from bottom to top, as data does in the model.
+    """
+    largest = float(np.nanmax(np.abs(effects), initial=0)) or 1.0
+    image = draw_cells(ax, effects, rows, columns, cmap="PuOr_r", vmin=-largest, vmax=largest)
+    write_cells(ax, effects, is_light=np.abs(effects) < 0.7 * largest)
+    title(ax, name)
+    return image
+
+
+def draw_scores(ax: Axes, scores: Array, rows: Sequence[str], columns: Sequence[str], name: str = "") -> Any:
+    """A table of numbers from 0 to 1.
+
+    Shapes: scores `[n_rows, n_columns]`, with their labels. Rows go from bottom to top.
+    """
+    image = draw_cells(ax, scores, rows, columns, cmap="cividis", vmin=0, vmax=1)
+    write_cells(ax, scores, is_light=scores > 0.4)
+    title(ax, name)
+    return image
+
+
+def draw_cells(ax: Axes, values: Array, rows: Sequence[str], columns: Sequence[str], **colours: Any) -> Any:
+    """A matrix as an image with labels, from bottom to top."""
+    ax.set_facecolor(MASKED)
+    image = ax.imshow(values, origin="lower", aspect="auto", interpolation="nearest", **colours)
+    width, height = inches(ax)
+    label_tokens(ax.xaxis, columns, width, rotation=90)
+    label_tokens(ax.yaxis, rows, height)
+    return image
+
+
+def write_cells(ax: Axes, values: Array, is_light: Array) -> None:
+    """Writes the numbers into the cells of an image, if there is room: in black where the colour is light."""
+    n_rows, n_columns = values.shape
+    width, height = inches(ax)
+    size = min(8.0, 72 * width / n_columns / 3.5, 72 * height / n_rows * 0.6)
+    if size < 4:
+        return
+    for row, column in np.argwhere(np.isfinite(values)):
+        color = "black" if is_light[row, column] else "white"
+        number = round(float(values[row, column]), 2) + 0.0  # not -0.0
+        ax.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=size, color=color)
+
+
 def draw_matrix(ax: Axes, matrix: Array, name: str = "") -> Any:
     """Draws a matrix as an image, with negative numbers in purple and positive ones in orange, or a vector as a line.
 

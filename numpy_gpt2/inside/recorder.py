@@ -1,34 +1,24 @@
-"""Records a pass: `with trace() as t` keeps every array that the model computes.
-
-The functions of the model know nothing about it. Python itself can report what a function does, line by line
-(`sys.settrace`, which debuggers use). The recorder listens to these reports, and copies each array after the line
-that computed it. Outside of the `with` block nothing listens, and nothing is slower.
-"""
+"""Records a pass: `with trace() as t` keeps every array that the model computes."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import difflib
-import fnmatch
-import inspect
 import linecache
 import math
-import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import FrameType
-from typing import Any, NamedTuple, TypeGuard, cast
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from .. import layers, model
-from ..cache import LayerPast, Past
-from ..decoding import prefill
-from ..evaluation import hidden_states
+from ..cache import Past
+from ..interactive import describe, did_you_mean, html_table
 from ..machine.backend import to_host
-from ..machine.products import product
-from ..params import Array, Block, Params
+from ..params import Array, Params, named_arrays
+from .watcher import Observer, Pass, Seen, matches, observed_by
+
+N_SHOWN = 4  # arrays at the beginning and at the end of a trace's `repr`
+N_ROWS = 400  # of its table in a notebook: all arrays of 14 blocks
 
 
 class Step(NamedTuple):
@@ -50,12 +40,17 @@ class Trace(Mapping[str, Array]):
 
     Attributes:
         steps: for each array its name and shape, and the file and line that computed it.
+        ids: the token ids that were read, `[n_batch, n_seq]`; None if they are not known, or with several steps.
+        token_type_ids: the types of the tokens, likewise; None for a text without them.
     """
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.ids: Array | None = None
+        self.token_type_ids: Array | None = None
         self._arrays: dict[str, Array] | None = None
         self._second_names: dict[str, str] = {}
+        self._parameters: dict[str, weakref.ref[Array]] = {}
 
     def __getitem__(self, name: str) -> Array:
         if self._arrays is None:
@@ -63,9 +58,8 @@ class Trace(Mapping[str, Array]):
         try:
             return self._arrays[self._second_names.get(name, name)]
         except KeyError:
-            close = difflib.get_close_matches(name, [*self._arrays, *self._second_names], n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded{hint}") from None
+            near = did_you_mean(name, [*self._arrays, *self._second_names])
+            raise KeyError(f"{name!r} is not among the {len(self)} arrays that were recorded{near}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays or ())
@@ -76,12 +70,34 @@ class Trace(Mapping[str, Array]):
     __eq__ = object.__eq__  # that of a mapping would compare arrays
     __hash__ = object.__hash__
 
-    def fill(self, arrays: dict[str, Array], second_names: dict[str, str]) -> None:
+    def parameter(self, name: str) -> Array:
+        """A parameter of the model that was recorded, by its name in the checkpoint. The trace does not keep the model.
+
+        Raises:
+            KeyError: there is no such parameter, or the model is gone.
+        """
+        array = self._parameters[name]() if name in self._parameters else None
+        if array is None:
+            raise KeyError(f"the parameter {name!r} is not there: it is looked up in the model, which must still exist")
+        return array
+
+    def fill(self, arrays: dict[str, Array], second_names: dict[str, str], params: Params | None) -> None:
         """Adds what was recorded, at the end of the `with` block."""
         self._arrays, self._second_names = arrays, second_names
+        self._parameters = {name: weakref.ref(array) for name, array in named_arrays(params)} if params else {}
 
     def __repr__(self) -> str:
-        return f"<Trace of {len(self)} arrays>"
+        """The first names and the last ones, with the shapes of the arrays."""
+        width = max((len(step.name) for step in self.steps), default=0)
+        lines = [f"  {step.name:{width}}  {describe(self[step.name])}" for step in self.steps]
+        if len(lines) > 2 * N_SHOWN:
+            lines[N_SHOWN:-N_SHOWN] = [f"  ... {len(lines) - 2 * N_SHOWN} more ..."]
+        return "\n".join([f"<Trace of {len(self)} arrays>", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [(step.name, describe(self[step.name]), step.source) for step in self.steps[:N_ROWS]]
+        more = f", of which the first {N_ROWS} are shown" if len(self) > N_ROWS else ""
+        return html_table(f"Trace of {len(self)} arrays{more}", rows, head=("name", "array", "line"))
 
 
 @contextlib.contextmanager
@@ -99,8 +115,9 @@ def trace(names: str | Iterable[str] = "*", *, steps: bool = False) -> Iterator[
         h3                 the residual stream after block 3
 
     The second value of a variable in the same call is numbered: `x`, then `x_2`. A variable that is changed in
-    part, such as by `hidden[..., 3] = 0`, or by `np.copyto`, is recorded as it is at the end of the function.
-    Arrays are copies, and each is kept once. Keys and values are those of the new positions.
+    part, such as by `hidden[..., 3] = 0`, or by `np.copyto`, is recorded as it is after the last change. Arrays are
+    copies, and each is kept once. Keys and values are those of the new positions. `patch` changes arrays by the same
+    names; what it has made of them is recorded.
 
     A prompt is read in one piece. A pass that continues the text of the pass before it, with the same past, is
     joined to that pass along the axis of the queries, as if the text had been read at once: a key that an
@@ -114,10 +131,12 @@ def trace(names: str | Iterable[str] = "*", *, steps: bool = False) -> Iterator[
         steps: whether each pass has its own arrays: `step0/h3/attn/weights` for the prompt, `step1/...` for the
             first new token, and so on. Where the context slides, reading it again is a step.
 
-    Only the calling thread is recorded. A debugger does not stop inside the block.
+    Only the calling thread is recorded. A debugger does not stop inside the block. Where a function of the model is
+    replaced, two things are not seen: what a decorator made with `functools.wraps` does to the result, and a change in
+    part by any other means than `x[...] = ...`, `np.copyto` or `out=x`.
 
     Raises:
-        RuntimeError: a trace is being recorded already.
+        RuntimeError: something has switched the recording off, such as a debugger.
 
     >>> import numpy_gpt2
     >>> gpt2 = numpy_gpt2.load("tiny")
@@ -126,297 +145,85 @@ def trace(names: str | Iterable[str] = "*", *, steps: bool = False) -> Iterator[
     >>> t["h0/attn/weights"].shape, t.steps[-1].source
     ((1, 4, 5, 5), 'return product(x, params.w) + params.b')
     """
-    outer = sys.gettrace()
-    if isinstance(outer, Recorder):
-        raise RuntimeError("a trace is being recorded already: end that `with` block first")
     recorded = Trace()
     recorder = Recorder([names] if isinstance(names, str) else list(names), steps)
-    sys.settrace(recorder)
     try:
-        with prefill.tokens_at_once(None):
+        with observed_by(recorder):
             yield recorded
     finally:
-        sys.settrace(outer)
         recorder.end(recorded)
 
 
-class Statement(NamedTuple):
-    """A statement in a function that gives variables a value."""
-
-    line: int
-    variables: tuple[str, ...]  # those that get a value
-    changed: tuple[str, ...]  # those that get a value in part: `logits[:, i] = ...`, `np.copyto(logits, ...)`
-
-
 class Record:
-    """A recorded array. Its name may change: what a part returns gets the name of the part."""
+    """The arrays of one name: one, or one for each pass that is joined to the others."""
 
-    def __init__(self) -> None:
-        self.name = ""
-        self.file = ""
-        self.line = 0
-        self.variable = ""  # empty if the record has the name of the part that returned it
-        self.array: Array | None = None  # None if the name is not wanted
+    def __init__(self, file: str, line: int) -> None:
+        self.file, self.line = file, line
+        self.arrays: dict[int, Array] = {}  # by the number of the pass
 
 
-class Recorder:
-    """The trace function of a thread: Python calls it whenever a function is called."""
+class Recorder(Observer):
+    """Keeps copies of the arrays whose names match a pattern."""
 
     def __init__(self, patterns: list[str], by_steps: bool) -> None:
-        functions: list[Callable[..., Any]] = [
-            *(*functions_of(layers), *functions_of(model)),
-            *(prefill.embed, hidden_states.all_states),
-        ]
-        self.assignments = {inspect.unwrap(each).__code__: assignments(inspect.unwrap(each)) for each in functions}
         self.patterns = patterns
         self.by_steps = by_steps
-        self.n_steps = 0
+        self.n_passes = 0
         self.prefix = "step0/" if by_steps else ""  # of all names
-        self.records: list[Record] = []
-        self.second_names: dict[str, Record] = {}
-        self.used: set[str] = set()  # names in this pass
-        self.is_embedded = False  # whether `embed` has begun the pass that `transformer` will continue
-        self.past: Past | None = None  # of the last pass,
-        self.lengths: Array | None = None  # and its lengths after that pass
-        self.returned: Array | None = None  # by the last call,
-        self.returned_record: Record | None = None  # and its record, if it has one
+        self.records: dict[str, Record] = {}
+        self.second_names: dict[str, str] = {}
+        self.ids: list[Array | None] = []  # of the passes that are joined,
+        self.token_type_ids: list[Array | None] = []  # and the types of these tokens
+        self.params: Params | None = None  # those of the last pass,
+        self.past: Past | None = None  # what that pass continued,
+        self.lengths: Array | None = None  # and the lengths of that after it
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Call | None:
-        """Follows a call that is part of a pass."""
-        if frame.f_code not in self.assignments:
-            return None
-        caller, parent = frame.f_back, None
-        while caller is not None and parent is None:
-            if isinstance(caller.f_trace, Call) and caller.f_trace.recorder is self:
-                parent = caller.f_trace
-            caller = caller.f_back
-        if parent is None and not isinstance(frame.f_locals.get("params"), Params):
-            return None
-        name, past = frame.f_code.co_name, frame.f_locals.get("past")
-        if name == "embed" and (parent is None or parent.code.co_name != "embed"):
-            self.begin_pass(past, frame.f_locals["ids"].shape[1])
-            self.is_embedded = True
-        elif name in ("transformer", "all_states"):
-            if not self.is_embedded:  # the caller's own vectors, not those of `embed`
-                self.begin_pass(past, frame.f_locals["x"].shape[1])
-            self.is_embedded = False
-        return Call(self, frame, parent)
-
-    def begin_pass(self, past: Past | None, n_seq: int) -> None:
+    def begin_pass(self, begun: Pass) -> None:
         """Keeps what was recorded before only if this pass continues it, or is a step of its own."""
+        past = begun.past
         if self.by_steps:
-            self.prefix = f"step{self.n_steps}/"
-            self.n_steps += 1
-        else:
-            self.used.clear()
-            if past is None or past is not self.past or not np.array_equal(past.lengths, cast(Array, self.lengths)):
-                self.records.clear()
-                self.second_names.clear()
-        self.past = past
-        self.lengths = None if past is None else past.lengths + n_seq
+            self.prefix = f"step{self.n_passes}/"
+        elif past is None or past is not self.past or not np.array_equal(past.lengths, cast(Array, self.lengths)):
+            self.records.clear()
+            self.second_names.clear()
+            self.ids.clear()
+            self.token_type_ids.clear()
+        self.n_passes += 1
+        for kept, ids in ((self.ids, begun.ids), (self.token_type_ids, begun.token_type_ids)):
+            kept.append(None if ids is None else to_host(ids.copy()))
+        self.params, self.past = begun.params, past
+        self.lengths = None if past is None else past.lengths + begun.n_seq
 
-    def free_name(self, name: str) -> str:
-        """The name, with a number if it is in use in this pass, as when the output head is called twice."""
-        numbered, n = name, 1
-        while numbered in self.used:
-            n += 1
-            numbered = f"{name}_{n}"
-        self.used.add(numbered)
-        return numbered
-
-    def is_wanted(self, name: str) -> bool:
-        """Whether a pattern matches the name, with its step or without."""
-        names = name, name.removeprefix(self.prefix)
-        return any(fnmatch.fnmatchcase(each, pattern) for each in names for pattern in self.patterns)
+    def see(self, seen: Seen) -> None:
+        """Copies the array, if it is wanted; again at its second name, before which a patch may have changed it."""
+        name = self.prefix + (seen.first_name or seen.name)
+        if seen.first_name:
+            self.second_names[self.prefix + seen.name] = name
+        is_kept = name in self.records and self.n_passes in self.records[name].arrays
+        if is_kept or any(
+            matches(n, pattern) for n in (seen.name, self.prefix + seen.name) for pattern in self.patterns
+        ):
+            record = self.records.setdefault(name, Record(seen.file, seen.line))
+            record.arrays[self.n_passes] = to_host(seen.array.copy())
 
     def end(self, trace: Trace) -> None:
         """Fills the trace, where the arrays of several passes are joined, and releases everything."""
         arrays: dict[str, Array] = {}
-        records_of: dict[str, list[Record]] = {}
-        for record in self.records:
-            if record.array is not None:
-                records_of.setdefault(record.name, []).append(record)
-        for name, records in records_of.items():
+        for name, record in self.records.items():
             unseen = -math.inf if name.endswith("/scores") else 0  # for a key that a pass could not see yet
-            array = join([cast(Array, record.array) for record in records], unseen)
-            trace.steps.append(Step(name, array.shape, records[0].file, records[0].line))
+            array = join([*record.arrays.values()], unseen)
+            trace.steps.append(Step(name, array.shape, record.file, record.line))
             arrays[name] = array
-        trace.fill(arrays, {name: record.name for name, record in self.second_names.items()})
-        for record in self.records:
-            record.array = None
-        self.past = self.lengths = self.returned = self.returned_record = None
+        if not self.by_steps:
+            trace.ids, trace.token_type_ids = join_ids(self.ids), join_ids(self.token_type_ids)
+        trace.fill(arrays, self.second_names, self.params)
+        self.records, self.params, self.past, self.lengths = {}, None, None, None
 
 
-class Call:
-    """The trace function of a call that is followed: Python calls it before each line, and at the end."""
-
-    def __init__(self, recorder: Recorder, frame: FrameType, parent: Call | None) -> None:
-        self.recorder = recorder
-        self.code = frame.f_code
-        self.assignments = recorder.assignments[frame.f_code]
-        self.statement: Statement | None = None  # the assignment that is being executed
-        self.given = given_arrays(frame.f_locals)
-        self.n_values: dict[str, int] = {}  # how many values each variable has had
-        self.records: dict[str, Record] = {}  # of the value that each variable has
-        self.changed: set[str] = set()  # variables that have been changed in part
-        self.n_blocks = 0
-        # A function that takes no parameters works for the part that calls it.
-        self.params: Any = frame.f_locals.get("params", parent.params if parent else None)
-        self.is_part = parent is not None and self.params is not parent.params
-        self.place: str = parent.place if parent else ""
-        if parent is not None and self.is_part:
-            self.place = "/".join(filter(None, (parent.place, parent.name_of(self.params))))
-
-    def name_of(self, part: Any) -> str:
-        """The checkpoint's name of a part of this call's parameters."""
-        if isinstance(part, Block):  # counted, and not looked up: an experiment may use one block twice
-            self.n_blocks += 1
-            return f"h{self.n_blocks - 1}"
-        return find(part, self.params) or type(part).__name__
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Call:
-        """A line begins, an exception passes through, or the call returns `arg`."""
-        if event == "line":
-            statement = self.assignments.get(frame.f_lineno)
-            if statement is not self.statement:  # a statement may have several lines
-                self.end_statement(frame)
-                self.statement = statement
-        elif event == "exception":
-            self.statement = None  # its variables have got no value
-        elif event == "return":
-            self.end_statement(frame)
-            for variable in self.changed & self.records.keys():
-                if variable in frame.f_locals:
-                    self.copy(self.records[variable], frame.f_locals[variable])
-            if is_array(arg):
-                self.returns(arg, frame)
-        return self
-
-    def end_statement(self, frame: FrameType) -> None:
-        """Records the variables that have just got a value, and notes those that were changed in part."""
-        if self.statement is not None:
-            for variable in self.statement.variables:
-                value = frame.f_locals.get(variable)
-                if is_array(value):
-                    self.assigns(variable, value, self.statement.line)
-            for variable in self.statement.changed:
-                self.changed.add(variable)
-                if variable in self.records:
-                    self.records[variable].line = self.statement.line
-        self.statement = None
-
-    def assigns(self, variable: str, value: Array, line: int) -> None:
-        """Records the new value of a variable."""
-        self.records.pop(variable, None)
-        record = self.recorder.returned_record if value is self.recorder.returned else None
-        if record is not None:  # a function has just returned it, and it is recorded already
-            if record.variable not in ("", variable):
-                self.name(record, self.count(variable), line, value)
-            if record.variable:
-                self.records[variable] = record
-        elif not any(type(value) is type(given) and np.may_share_memory(value, given) for given in self.given):
-            self.records[variable] = record = Record()
-            self.name(record, self.count(variable), line, value)
-
-    def count(self, variable: str) -> str:
-        """The name of the variable, numbered from its second value on."""
-        n = self.n_values[variable] = self.n_values.get(variable, 0) + 1
-        return variable if n == 1 else f"{variable}_{n}"
-
-    def returns(self, value: Array, frame: FrameType) -> None:
-        """Records what the call returns, if the call is a part; a value that is recorded gets the part's name."""
-        recorder = self.recorder
-        record = recorder.returned_record if value is recorder.returned else None
-        for variable, own in self.records.items():
-            local: Any = frame.f_locals.get(variable)
-            if value is local or (is_array(local) and value.base is local and value.size == local.size):
-                record = own  # as it is, or in another shape
-        if not self.is_part:
-            if record is not None:
-                self.copy(record, value)
-        elif record is not None and not record.variable:  # returned by the last part inside this one
-            self.copy(record, value, self.second_name(record))
-        else:
-            record = record or Record()
-            self.name(record, "", record.line or frame.f_lineno, value)
-        recorder.returned, recorder.returned_record = value, record
-
-    def name(self, record: Record, variable: str, line: int, value: Array) -> None:
-        """Gives a record a name, or another one, and copies the array if it is wanted by this name."""
-        if not record.name:
-            self.recorder.records.append(record)
-        record.name = self.recorder.free_name(self.recorder.prefix + "/".join(filter(None, (self.place, variable))))
-        record.variable, record.file, record.line = variable, self.code.co_filename, line
-        record.array = None
-        self.copy(record, value)
-
-    def second_name(self, record: Record) -> str:
-        """Makes the array available by the name of this part as well."""
-        name = self.recorder.prefix + self.place
-        self.recorder.second_names[name] = record
-        return name
-
-    def copy(self, record: Record, value: Array, name: str = "") -> None:
-        """Copies the array, if it is wanted by this name, or else by the name of the record."""
-        if self.recorder.is_wanted(name or record.name):
-            record.array = to_host(value.copy())
-
-
-def is_array(value: Any) -> TypeGuard[Array]:
-    """Whether the value is an array, of NumPy or of a library that answers to NumPy's functions."""
-    return hasattr(value, "__array_function__")
-
-
-def given_arrays(arguments: Mapping[str, Any]) -> list[Array]:
-    """The arrays among the arguments of a function, and those in which a past keeps its keys and values."""
-    pasts = [value for value in arguments.values() if isinstance(value, (Past, LayerPast))]
-    return [*filter(is_array, arguments.values()), *(array for past in pasts for array in (past.k, past.v))]
-
-
-def find(part: Any, tree: Any) -> str | None:
-    """The name of a part in a tree of parameters.
-
-    >>> import numpy_gpt2
-    >>> block = numpy_gpt2.load("tiny").params.h[3]
-    >>> find(block.mlp.c_fc, block)
-    'mlp/c_fc'
-    """
-    for name, child in tree._asdict().items():
-        if child is part:
-            return name
-        if hasattr(child, "_asdict") and (inner := find(part, child)):
-            return f"{name}/{inner}"
-    return None
-
-
-def functions_of(module: Any) -> list[Callable[..., Any]]:
-    """The functions of a module as they are now, since an experiment may replace some; without `product`."""
-    functions = filter(inspect.isfunction, vars(module).values())
-    return [function for function in functions if function is not product]
-
-
-def assignments(function: Callable[..., Any]) -> dict[int, Statement]:
-    """What gives variables a value in a function, by line. A statement of several lines is listed for each of them."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, SyntaxError):  # made at run time: nothing is known about it
-        return {}
-    statements = {}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
-            left = node.targets if isinstance(node, ast.Assign) else [node.target]
-            targets = [each for target in left for each in ast.walk(target)]
-            variables = [each.id for each in targets if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
-            parts = [each.value for each in targets if isinstance(each, ast.Subscript)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "np.copyto":
-            variables, parts = [], node.args[:1]
-        else:
-            continue
-        changed = [part.id for part in parts if isinstance(part, ast.Name)]
-        statement = Statement(first + node.lineno - 1, tuple(variables), tuple(changed))
-        statements.update(dict.fromkeys(range(statement.line, first + (node.end_lineno or 0)), statement))
-    return statements
+def join_ids(passes: list[Array | None]) -> Array | None:
+    """The ids of several passes, `[n_batch, n_seq]` each, as those of one; None if those of a pass are not known."""
+    known = [ids for ids in passes if ids is not None]
+    return np.concatenate(known, axis=1) if len(known) == len(passes) > 0 else None
 
 
 def join(passes: list[Array], unseen: float) -> Array:

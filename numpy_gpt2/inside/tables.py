@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from .. import checks, layers, model, sampling
 from ..decoding.prompts import Prompt, require
 from ..evaluation.hidden_states import hidden_states
 from ..gpt2 import GPT2
+from ..interactive import did_you_mean
 from ..machine.backend import to_host
 from ..params import Array, Params, named_arrays
 from ..tokenizer import Tokenizer
@@ -155,6 +155,8 @@ def attention_weights(gpt2: GPT2, text: Prompt, layer: int | None = None) -> Arr
         checks.check_whole_number("layer", layer, at_most=gpt2.hparams.n_layer - 1)
     with trace("h*/attn/weights" if layer is None else f"h{layer}/attn/weights") as t:
         gpt2.hidden_states(read_ids(gpt2, text))
+    if not t:
+        raise ValueError("no attention has computed `weights`: layers.attention has been replaced by another function")
     weights = np.concatenate([*t.values()])
     return weights if layer is None else weights[0]
 
@@ -255,8 +257,8 @@ def parameter(params: Params, name: str) -> Array:
     if not match:
         raise ValueError(f"{name!r} is not a name, or a name and a slice such as [:300,:300]")
     if match[1] not in array_of:
-        close = [f"; did you mean {each!r}?" for each in difflib.get_close_matches(match[1], array_of, n=1)]
-        raise ValueError(f"there is no parameter {match[1]!r}{''.join(close)} (`explore params` lists all)")
+        near = did_you_mean(match[1], array_of)
+        raise ValueError(f"there is no parameter {match[1]!r}{near} (`explore params` lists all)")
     array = to_host(array_of[match[1]])
     if match[2] is None:
         return array

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +21,10 @@ import numpy_gpt2
 from numpy_gpt2.cli import explore
 from numpy_gpt2.cli.parser import ArgumentParser
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.inside import tables
+from numpy_gpt2.inside import experiments, mean, tables
 
 TEXT = "The king gave his daughter to the miller."
+WOMAN, MAN = "The old woman was so angry that", "The old man was so angry that"
 VIEWS = [
     ["params"],
     ["tokens", TEXT],
@@ -33,6 +37,11 @@ VIEWS = [
     ["weights", "h1/attn/c_attn/w[:300,:300]"],
     ["trace", TEXT],
     ["mask", TEXT, "--layer", "1", "--head", "3"],
+    ["ablate", WOMAN, "--mean"],
+    ["patch", WOMAN, MAN, "--part", "attention"],
+    ["attribute", WOMAN, "--token", " she", "--other", " he"],
+    ["heads", WOMAN],
+    ["heads"],
 ]
 
 
@@ -142,6 +151,108 @@ def test_trace(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"layers.py:{t.steps[1].line}" in lines[2]
 
 
+def test_ablate_patch_and_attribute(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    she_or_he = "--token", " she", "--other", " he"
+    question = WOMAN, " she", " he"
+    ablation = experiments.ablation(tiny, *question)
+    lines = table(capsys, "ablate", WOMAN, *she_or_he)
+    assert lines[0] == f"token: ␣she  other: ␣he  prediction: {ablation.whole:.4f}"
+    assert lines[2].split() == "block head 0 head 1 head 2 head 3 mlp".split()
+    for line, heads, mlp in zip(lines[3:], ablation.heads, ablation.mlps, strict=True):
+        assert [float(x) for x in line.split()[1:]] == pytest.approx([*heads, mlp], abs=6e-4)
+    patching = experiments.activation_patching(tiny, WOMAN, MAN, " she", " he", "mlp")
+    lines = table(capsys, "patch", WOMAN, MAN, *she_or_he, "--part", "mlp")
+    assert f"after clean: {patching.clean:.4f}  after corrupted: {patching.corrupted:.4f}" in lines[0]
+    assert lines[5].split()[:3] == ["2", "␣woman", "␣man"]
+    assert [float(x) for x in lines[5].split()[3:]] == pytest.approx(patching.restored[:, 2], abs=6e-4)
+    attribution = experiments.attribution(tiny, *question)
+    lines = table(capsys, "attribute", WOMAN, *she_or_he)
+    assert f"logit: {attribution.total:.4f}  token embedding: {attribution.token_embedding:.4f}" in lines[0]
+    expected = [*attribution.heads[4], attribution.biases[4], attribution.mlps[4]]
+    assert [float(x) for x in lines[7].split()[1:]] == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What is given to the functions that draw effects and scores."""
+    figures = pytest.importorskip("numpy_gpt2.inside.figures")
+    given: list[tuple[Any, ...]] = []
+
+    def watched(draw: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            given.append(args)
+            return draw(*args)
+
+        return noted
+
+    for name in ("effects_figure", "scores_figure"):
+        monkeypatch.setattr(figures, name, watched(getattr(figures, name)))
+    return given
+
+
+def test_what_the_pictures_of_experiments_say(
+    tiny: GPT2, drawn: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    she_or_he = "--token", " she", "--other", " he"
+    heads = [f"head {i}" for i in range(4)]
+    blocks = [f"h{i}" for i in range(6)]
+    table(capsys, "ablate", WOMAN, *she_or_he, "-o", "picture.png")
+    effects, *words = drawn.pop()
+    found = experiments.ablation(tiny, WOMAN, " she", " he")
+    np.testing.assert_array_equal(effects, np.column_stack([found.heads, found.mlps]))
+    assert words[:2] == [blocks, [*heads, "mlp"]]
+    assert words[2] == "logit of '␣she' - logit of '␣he', and how it changes without one part (tiny)"
+    assert words[3] == f"change from {found.whole:.2f}"
+    lines = table(capsys, "ablate", WOMAN, "--mean", "-o", "picture.png")
+    effects, *words = drawn.pop()
+    np.testing.assert_array_equal(effects[:, :4], experiments.ablation(tiny, WOMAN, change=mean).heads)
+    assert words[2] == "log-probability of '␣she', and how it changes with the mean in place of one part (tiny)"
+    assert lines[1] == "how the prediction changes with the mean in place of one part: a head, or an MLP"
+    table(capsys, "patch", WOMAN, MAN, "-o", "picture.png")
+    effects, *words = drawn.pop()
+    patching = experiments.activation_patching(tiny, WOMAN, MAN)
+    np.testing.assert_array_equal(effects, patching.restored)
+    assert words[0] == patching.names
+    assert words[1][1:4] == ["␣old", "␣man → ␣woman", "␣was"]
+    assert words[2].startswith(f"log-probability of '␣she': {patching.corrupted:.2f}, and {patching.clean:.2f} after")
+    table(capsys, "attribute", WOMAN, "-o", "picture.png")
+    effects, *words = drawn.pop()
+    attribution = experiments.attribution(tiny, WOMAN)
+    np.testing.assert_array_equal(effects[:, 4:], np.column_stack([attribution.biases, attribution.mlps]))
+    assert words[2] == f"logit of '␣she': {attribution.total:.2f} is the sum of these terms (tiny)"
+    assert words[4].startswith(f"besides: token embedding {attribution.token_embedding:.2f}, position embedding ")
+    table(capsys, "heads", WOMAN, "-o", "picture.png")
+    scores, name = drawn.pop()
+    assert [*scores] == ["first", "itself", "previous", "duplicate", "induction"]
+    assert name == "where the heads of tiny look, in the text read twice"
+
+
+def test_the_progress_of_experiments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each ends where the bar is full."""
+    bars: list[list[int]] = []
+
+    @contextlib.contextmanager
+    def bar(total: int, unit: str) -> Iterator[Any]:
+        bars.append([total, 0])
+        yield SimpleNamespace(update=lambda n: bars[-1].__setitem__(1, bars[-1][1] + n))
+
+    monkeypatch.setattr("numpy_gpt2.cli.experiments.progress_bar", bar)
+    table(capsys, "ablate", WOMAN)
+    table(capsys, "patch", WOMAN, MAN)
+    table(capsys, "patch", WOMAN, MAN, "--part", "mlp")
+    assert bars == [[30, 30], [56, 56], [48, 48]]
+
+
+def test_heads(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (None, WOMAN):
+        scores = experiments.head_scores(tiny, text)
+        lines = table(capsys, "heads", *filter(None, [text]))
+        assert len(lines) == 3 + 6 * 4
+        assert [float(x) for x in lines[3 + 4 * 5 + 1].split()[2:]] == pytest.approx(
+            [s[5, 1] for s in scores], abs=6e-4
+        )
+
+
 def test_weights(tiny: GPT2, capsys: pytest.CaptureFixture[str]) -> None:
     lines = table(capsys, "weights", "h1/mlp/c_fc/b")
     b = tiny.params.h[1].mlp.c_fc.b
@@ -183,7 +294,7 @@ def test_any_model_and_a_text_of_one_token(tmp_path: Path, capsys: pytest.Captur
     assert result.stdout.splitlines()[1].split()[:3] == ["wte", "[11,", "10]"]
     result = run("next", "Hello", "--model", str(tmp_path / "mine"))
     assert result.returncode == 1
-    assert "this model came without a vocabulary" in result.stderr
+    assert "this model has no vocabulary" in result.stderr
     assert table(capsys, "attention", "The")[0].startswith("a single token can only look at itself")
 
 
@@ -241,6 +352,11 @@ def test_arrays_that_hold_nan_or_infinity_are_named(
         (["lens", "the " * 300], "are too many for this model, whose context holds 256"),
         (["weights", "h9/ln_1/g"], "there is no parameter 'h9/ln_1/g'; did you mean"),
         (["trace", TEXT, "--names", "h9/*"], "no array has a name like 'h9/*'"),
+        (["ablate", TEXT, "--token", " zebra"], "' zebra' is not one token but 3"),
+        (["ablate", "The", "--mean"], "mean takes the mean over several positions"),
+        (["patch", WOMAN, "The man"], "the same number of tokens, and have 8 and 2"),
+        (["patch", MAN, MAN], "there is nothing to restore"),
+        (["heads", "The"], "a text of 2 to 128 tokens can be read twice, and this has 1"),
         (
             ["params", "-o", "picture.txt"],
             "cannot be written to picture.txt: the name must end in .png, .svg, .pdf",

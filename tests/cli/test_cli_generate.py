@@ -209,6 +209,13 @@ class TestDrafts:
         result = run("The fox", "--model", "tiny", "--assistant", tmp_path / "other")
         assert_one_sentence(result, "must have the same vocabulary as the model, but it knows 9 token ids")
 
+    @pytest.mark.parametrize("args", [["The fox"], ["The fox", "--json"], ["-u"], ["The fox", "-n", "2"]], ids=" ".join)
+    def test_a_model_without_a_vocabulary(self, tmp_path: Path, args: list[str]) -> None:
+        numpy_gpt2.save(numpy_gpt2.init(HParams(9, 4, 4, 1, 1)), tmp_path / "ids")
+        assert_one_sentence(
+            run(*args, "--model", tmp_path / "ids"), "has no vocabulary", "tokenizer.json, or vocab.json"
+        )
+
     def test_an_assistant_that_does_not_exist(self) -> None:
         assert_one_sentence(run("The fox", "--model", "tiny", "--assistant", "distlgpt2"), "--assistant: ", "distlgpt2")
 

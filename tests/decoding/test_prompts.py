@@ -52,7 +52,7 @@ class TestEncodePrompt:
     @pytest.mark.parametrize("empty", ["", [], (), np.array([], int)], ids=repr)
     def test_an_empty_prompt_begins_a_new_text(self, tiny: GPT2, empty: Any) -> None:
         assert encode_prompt(empty, tiny.hparams, tiny.tokenizer, slide=False) == [4095]
-        with pytest.raises(ValueError, match="no token ids|without a vocabulary"):
+        with pytest.raises(ValueError, match="no token ids|has no vocabulary"):
             encode_prompt(empty, SHAPES[0], None, slide=False)
 
     def test_only_a_row_that_slides_may_be_longer_than_the_context(self) -> None:
@@ -89,5 +89,8 @@ def test_the_padding_of_a_batch_does_not_count() -> None:
 
 
 def test_a_model_without_a_vocabulary_says_so() -> None:
-    with pytest.raises(ValueError, match=r"without a vocabulary \(tokenizer.json, or vocab.json and merges.txt\)"):
+    """Whether it came from a folder or not: no file is missing where there is no folder."""
+    with pytest.raises(ValueError, match=r"^this model has no vocabulary and knows only ids: give token ids \(the "):
         require(None)
+    with pytest.raises(ValueError, match="knows only ids: a stop string is text "):
+        start_rows([[1]], 1, check_options(stop="x"), SHAPES[0], None)

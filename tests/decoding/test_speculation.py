@@ -17,6 +17,7 @@ from numpy_gpt2 import sampling
 from numpy_gpt2.decoding import speculation
 from numpy_gpt2.decoding.row import Generation, Row
 from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.inside.patches import scale, zero
 from numpy_gpt2.params import HParams
 
 OPTIONS: list[dict[str, Any]] = [
@@ -184,6 +185,37 @@ class TestLookup:
         assert [*traces[0]] == [*traces[1]]
         for name, array in traces[0].items():
             np.testing.assert_array_equal(array, traces[1][name])
+
+    @pytest.mark.parametrize("prompts", [[1, 2, 1, 2, 1, 2], [[1, 2, 1, 2, 1, 2], [3, 4]]], ids=str)
+    def test_while_a_patch_is_active_nothing_is_drafted(self, prompts: Any) -> None:
+        """So `step3` is where the third new token is read, as in the plain loop."""
+        gpt2 = random_model(SHAPES[1])
+        changes = {"step3/h1": scale(2), "h0/attn/a": zero(head=1, position=[2, 7])}
+        texts, shapes = [], []
+        for n in (None, 9):
+            with numpy_gpt2.trace("h0", steps=True) as t, numpy_gpt2.patch(changes):
+                made = gpt2.generate(prompts, 12, temperature=0, prompt_lookup_num_tokens=n, return_details=True)
+            texts.append(made)
+            shapes.append([step.shape for step in t.steps])
+        assert texts[0] == texts[1]
+        assert shapes[0] == shapes[1]
+        assert texts[0] != gpt2.generate(prompts, 12, temperature=0, return_details=True)
+
+    def test_with_an_assistant_nothing_is_drafted_either(self) -> None:
+        gpt2, smaller = random_model(SHAPES[1]), random_model(SHAPES[1]._replace(n_layer=1))
+        ours = []
+        for model in (None, smaller):
+            with numpy_gpt2.patch({"h1": scale(0.5)}):
+                ours.append(gpt2.generate([1, 2], 9, temperature=0, assistant_model=model, return_details=True))
+        assert ours[0] == ours[1]
+
+    def test_a_patch_that_begins_in_the_middle_of_a_text(self, tiny: GPT2) -> None:
+        """The steps in the block are those of the loop without drafts."""
+        pieces = tiny.stream("the fox, the fox, the fox, the", 20, temperature=0, prompt_lookup_num_tokens=9)
+        next(pieces)
+        with numpy_gpt2.trace("h0", steps=True) as t, numpy_gpt2.patch({"h5/mlp": scale(0.5)}):
+            assert "".join(itertools.islice(pieces, 12))
+        assert {array.shape for name, array in t.items() if name != "step0/h0"} == {(1, 1, 256)}
 
     def test_a_trace_that_begins_in_the_middle_of_a_text(self, tiny: GPT2) -> None:
         pieces = tiny.stream("the fox, the fox, the fox, the", 20, temperature=0, prompt_lookup_num_tokens=9)

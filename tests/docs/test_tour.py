@@ -72,14 +72,16 @@ def test_the_stored_outputs_are_up_to_date(written: Any, executed: Any) -> None:
             assert after.shape == pytest.approx(before.shape, rel=0.05)
             assert after.std() == pytest.approx(before.std(), rel=0.1)
             n_pictures += 1
-    assert n_pictures == 10
+    assert n_pictures == 15
 
 
 def test_everything_that_it_compares_is_equal(executed: Any) -> None:
     said = "".join(text for cell in executed.cells if cell.cell_type == "code" for text in texts(cell))
     claims = re.findall(r"^.*: +(True|False)$", said, re.MULTILINE)
-    assert claims == ["True"] * 8
+    assert claims == ["True"] * 10
     assert "rows that changed: [18] of 19" in said
+    assert "the head that matters most is head 2 of block h4" in said
+    assert "most like an induction head: head 1 of block h5" in said
 
 
 def test_the_code_of_the_model_is_shown_from_its_source_and_every_section_is_complete(written: Any) -> None:
@@ -94,7 +96,7 @@ def test_the_code_of_the_model_is_shown_from_its_source_and_every_section_is_com
     assert {"show", "continue_with_past"} == {*re.findall(r"^def (\w+)", code, re.MULTILINE)}
     prose = "\n".join(cell.source for cell in written.cells if cell.cell_type == "markdown")
     sections = re.split(r"^## (?=\d)", prose, flags=re.MULTILINE)[1:]
-    assert [section.split(".")[0] for section in sections] == [str(i) for i in range(1, 11)]
+    assert [section.split(".")[0] for section in sections] == [str(i) for i in range(1, 12)]
     for section in sections:
         assert "$$" in section
         assert "**Exercise.**" in section

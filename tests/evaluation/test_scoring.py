@@ -191,5 +191,5 @@ def test_a_mean_over_many_tokens_is_taken_in_float64() -> None:
 
 
 def test_text_without_a_vocabulary() -> None:
-    with pytest.raises(ValueError, match="came without a vocabulary"):
+    with pytest.raises(ValueError, match="has no vocabulary"):
         random_model(SHAPES[0]).perplexity("text")

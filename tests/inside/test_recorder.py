@@ -8,79 +8,22 @@ import inspect
 import re
 import sys
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import by_hand, part_names
 from conftest import DTYPES, SHAPES, in_pytorch, random_ids, random_model
+from notebook import cells
 
 import numpy_gpt2
 from numpy_gpt2 import layers, model
 from numpy_gpt2.decoding import prefill
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.params import Array, HParams, Params
+from numpy_gpt2.params import Array, HParams
 
 HPARAMS = SHAPES[1]  # 3 layers, 5 heads, 10 wide, a context of 40
-
-
-def part_names(n_layer: int) -> list[str]:
-    """Every name, in the order of computation. These names are a promise to users."""
-    layer_norm = ["centred", "variance", ""]
-    attention = ["c_attn", "qkv", "q", "k", "v", "mask", "scores", "e", "weights", "a", "c_proj"]
-    block = [
-        *(f"ln_1/{x}" for x in layer_norm),
-        *(f"attn/{x}" for x in attention),
-        "x",
-        *(f"ln_2/{x}" for x in layer_norm),
-        *(f"mlp/{x}" for x in ("c_fc", "hidden", "c_proj")),
-        "",
-    ]
-    names = [
-        "positions",
-        "x",
-        *(f"h{i}/{x}" for i in range(n_layer) for x in block),
-        *(f"ln_f/{x}" for x in layer_norm),
-    ]
-    return [name.rstrip("/") for name in names] + ["logits"]
-
-
-def by_hand(params: Params, n_head: int, ids: Array) -> dict[str, Array]:
-    """Every named array of a pass, computed step by step in float64."""
-    found: dict[str, Array] = {}
-    n_seq = ids.shape[1]
-    causal = np.tril(np.ones((n_seq, n_seq), bool))
-
-    def heads(x: Array) -> Array:
-        return np.stack(np.split(x, x.shape[-1] // (params.wte.shape[1] // n_head), axis=-1), axis=1)
-
-    def norm(name: str, x: Array, p: Any) -> Array:
-        centred = found[f"{name}/centred"] = x - x.mean(-1, keepdims=True)
-        variance = found[f"{name}/variance"] = x.var(-1, keepdims=True)
-        found[name] = centred / np.sqrt(variance + 1e-5) * p.g + p.b
-        return found[name]
-
-    found["positions"] = np.arange(n_seq)
-    x = found["x"] = np.array([[params.wte[id] + params.wpe[i] for i, id in enumerate(row)] for row in ids])
-    for i, block in enumerate(params.h):
-        h, at = f"h{i}", f"h{i}/attn"
-        qkv = found[f"{at}/c_attn"] = norm(f"{h}/ln_1", x, block.ln_1) @ block.attn.c_attn.w + block.attn.c_attn.b
-        found[f"{at}/qkv"] = heads(qkv)
-        q, k, v = map(heads, np.split(qkv, 3, axis=-1))
-        found.update({f"{at}/q": q, f"{at}/k": k, f"{at}/v": v, f"{at}/mask": causal})
-        scores = np.einsum("bhqd,bhkd->bhqk", q, k) / np.sqrt(q.shape[-1])
-        masked = found[f"{at}/scores"] = np.where(causal, scores, -np.inf)
-        e = found[f"{at}/e"] = np.exp(masked - masked.max(-1, keepdims=True))
-        weights = found[f"{at}/weights"] = e / e.sum(-1, keepdims=True)
-        a = found[f"{at}/a"] = np.einsum("bhqk,bhkd->bhqd", weights, v)
-        merged = np.concatenate([*np.moveaxis(a, 1, 0)], axis=-1)
-        added = found[f"{at}/c_proj"] = merged @ block.attn.c_proj.w + block.attn.c_proj.b
-        x = found[f"{h}/x"] = x + added
-        u = found[f"{h}/mlp/c_fc"] = norm(f"{h}/ln_2", x, block.ln_2) @ block.mlp.c_fc.w + block.mlp.c_fc.b
-        gelu = found[f"{h}/mlp/hidden"] = 0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))
-        added = found[f"{h}/mlp/c_proj"] = gelu @ block.mlp.c_proj.w + block.mlp.c_proj.b
-        x = found[h] = x + added
-    found["logits"] = norm("ln_f", x, params.ln_f) @ params.wte.T
-    return found
 
 
 @pytest.mark.parametrize("hparams", SHAPES)
@@ -489,6 +432,7 @@ def test_the_source_lines_of_steps(tiny: GPT2) -> None:
     assert all(step.shape == t[step.name].shape for step in t.steps)
     source = {step.name: step for step in t.steps}
     assert source["h3/attn/weights"].source.startswith("weights = softmax(scores)")
+    assert source["h3/attn/scores"].source.startswith("np.copyto(scores")  # its last change
     assert source["h3/ln_2"].source.startswith("return params.g * ")
     assert source["h3"].source.startswith("x = x + mlp(")
     assert source["logits"].source.startswith("logits = product(x, params.wte.T)")
@@ -574,12 +518,78 @@ def test_another_trace_function_is_restored() -> None:
         sys.settrace(before)
 
 
-def test_nested_traces_are_refused(tiny: GPT2) -> None:
-    with numpy_gpt2.trace("h0") as t:
-        with pytest.raises(RuntimeError, match="is being recorded already"), numpy_gpt2.trace():
-            pass
+def test_nested_traces(tiny: GPT2) -> None:
+    """Each records what is computed in its own block, by its own names."""
+    with numpy_gpt2.trace("h[01]", steps=True) as outer:
+        tiny.logits([1, 2])
+        with numpy_gpt2.trace() as inner:
+            tiny.logits([1, 2, 3])
+        with numpy_gpt2.trace("h0/mlp", steps=True) as other:
+            tiny.logits([4, 5, 6])
+    with numpy_gpt2.trace() as alone:
         tiny.logits([1, 2, 3])
-    assert [*t] == ["h0"]
+    assert [(step.name, step.shape[1]) for step in outer.steps] == [
+        (f"step{i}/h{block}", n) for i, n in enumerate([2, 3, 3]) for block in range(2)
+    ]
+    assert [*inner] == [*alone]
+    for name in alone:
+        np.testing.assert_array_equal(inner[name], alone[name])
+    np.testing.assert_array_equal(outer["step1/h1"], alone["h1"])
+    assert [*other] == ["step0/h0/mlp/c_proj"]
+
+
+def test_an_inner_trace_that_ends_by_an_exception(tiny: GPT2) -> None:
+    before = sys.gettrace()
+
+    def trace_and_fail() -> None:
+        with numpy_gpt2.trace("h1"):
+            tiny.logits([1, 2, 3])
+            raise ZeroDivisionError
+
+    with numpy_gpt2.trace("h0") as outer:
+        with pytest.raises(ZeroDivisionError):
+            trace_and_fail()
+        tiny.logits([1, 2])
+    assert sys.gettrace() is before
+    assert outer["h0"].shape == (1, 2, 256)
+
+
+def test_a_trace_that_is_switched_off(tiny: GPT2) -> None:
+    """It has what was recorded until then, and says that this is not all."""
+    before = sys.gettrace()
+    t = None
+
+    def trace_and_switch_off() -> None:
+        nonlocal t
+        with numpy_gpt2.trace("h0") as t:
+            tiny.logits([1, 2, 3])
+            sys.settrace(None)
+
+    with pytest.raises(RuntimeError, match="not watched to the end of the block"):
+        trace_and_switch_off()
+    assert sys.gettrace() is before
+    assert t is not None
+    assert t["h0"].shape == (1, 3, 256)
+
+
+def test_traces_that_end_in_another_order_than_they_began(tiny: GPT2) -> None:
+    """As those that generators hold. Afterwards, nothing is left switched on."""
+
+    def shapes(*ids: int) -> Iterator[Any]:
+        with numpy_gpt2.trace("h0", steps=True) as t:
+            yield tiny.logits([ids])
+        yield [step.shape[1] for step in t.steps]
+
+    before = sys.gettrace()
+    first, second = shapes(1, 2), shapes(1, 2, 3)
+    next(first)
+    next(second)
+    assert next(first) == [2, 3]
+    assert sys.gettrace() is not before
+    tiny.logits([1, 2, 3, 4])
+    assert next(second) == [3, 4]
+    assert sys.gettrace() is before
+    assert not prefill.reads_whole()
 
 
 def test_names_that_were_not_recorded(tiny: GPT2) -> None:
@@ -593,7 +603,11 @@ def test_names_that_were_not_recorded(tiny: GPT2) -> None:
         tiny.logits([1, 2, 3])
     with pytest.raises(KeyError, match="'h3/attn/weigths' is not .*; did you mean 'h3/attn/weights'"):
         everything["h3/attn/weigths"]
-    assert repr(t) == "<Trace of 1 arrays>"
+    assert repr(t) == "<Trace of 1 arrays>\n  h0  float32[1, 3, 256]"
+    assert repr(everything).splitlines()[4:6] == ["  h0/ln_1/variance  float32[1, 3, 1]", "  ... 130 more ..."]
+    head, positions, *_, logits = cells(everything)
+    assert (head, positions[:2]) == (["name", "array", "line"], ["positions", "int64[3]"])
+    assert logits == ["logits", "float32[1, 3, 4096]", "logits = product(x, params.wte.T)"]
     assert t != dict(t)
     assert {t: 1}[t] == 1
     assert t.get("h1") is None
@@ -604,8 +618,3 @@ def test_sampling_is_not_recorded(tiny: GPT2) -> None:
     with numpy_gpt2.trace() as t:
         tiny.generate("The king", 2, seed=0)
     assert {*t} == {*part_names(6)}
-
-
-def test_the_layers_do_not_mention_the_recorder() -> None:
-    for module in (layers, model):
-        assert not re.search(r"trac(e|ing)|record", inspect.getsource(module).replace("traceback", ""))

@@ -225,7 +225,7 @@ def test_texts_that_cannot_be_read(tiny: GPT2) -> None:
         tables.read_ids(tiny, "")
     with pytest.raises(ValueError, match="300 tokens are too many for this model, whose context holds 256"):
         tables.read_ids(tiny, " the" * 300)
-    with pytest.raises(ValueError, match="without a vocabulary"):
+    with pytest.raises(ValueError, match="has no vocabulary"):
         tables.read_ids(random_model(HPARAMS), "Hello")
     with pytest.raises(ValueError, match="this is several"):
         tables.attention_weights(tiny, [[1, 2], [3, 4]])  # type: ignore[list-item]

@@ -12,10 +12,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-import device_array
 import numpy as np
 import pytest
-from conftest import SHAPES, in_pytorch, random_ids, random_model
+from conftest import SHAPES, in_pytorch, on_device, random_ids, random_model
 from device_array import SUPPORTED, DeviceArray
 from server import Store, serving
 
@@ -24,6 +23,7 @@ from numpy_gpt2 import layers
 from numpy_gpt2.decoding import speculation
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import tables
+from numpy_gpt2.inside.patches import mean, put, scale, zero
 from numpy_gpt2.machine import backend
 from numpy_gpt2.params import HParams, Linear
 
@@ -31,21 +31,19 @@ ROOT = Path(__file__).parents[2]
 HPARAMS = SHAPES[1]
 
 
-def on_device(model: GPT2) -> GPT2:
-    """The model, moved to the stand-in as to a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", device_array)
-        moved = model.to("cupy")
-    DeviceArray.crossed.clear()
-    DeviceArray.called.clear()
-    return moved
-
-
 @pytest.fixture
 def device(tiny: GPT2) -> GPT2:
     """`tiny` on the stand-in."""
     return on_device(tiny)
 
+
+PATCH: Any = {
+    "h1/attn/a": zero(head=[1, 2]),
+    "h2": scale(0.5, position=1),
+    "h3/mlp": mean,
+    "h4": put(np.ones((3, 256), "float32"), position=[0, 2]),
+    "logits": lambda logits: logits + 1,
+}
 
 OPTIONS: list[dict[str, Any]] = [
     {"temperature": 0},
@@ -212,6 +210,8 @@ def test_cupy_has_what_is_called(device: GPT2) -> None:
     cupy = pytest.importorskip("cupy")
     device.generate(["The king", "A"], 4, seed=0, top_p=0.9, repetition_penalty=1.1)
     device.loss("The king was angry")
+    with numpy_gpt2.patch(PATCH):
+        device.logits([1, 2, 3])
     assert len({name for name, _, _ in DeviceArray.called}) > 20
     assert [name for name in SUPPORTED if not hasattr(cupy, name)] == []
     for name, args, options in DeviceArray.called:
@@ -441,6 +441,8 @@ def test_everything_runs_on_the_gpu(tiny: GPT2, on_gpu: GPT2) -> None:
     assert on_gpu.loss(text) == pytest.approx(tiny.loss(text), rel=1e-3)
     assert [x.shape for x in on_gpu.hidden_states(text)] == [x.shape for x in tiny.hidden_states(text)]
     np.testing.assert_allclose(tables.attention_weights(on_gpu, text), tables.attention_weights(tiny, text), atol=1e-3)
+    with numpy_gpt2.patch(PATCH):
+        np.testing.assert_allclose(on_gpu.logits([1, 2, 3]), tiny.logits([1, 2, 3]), rtol=1e-3, atol=2e-3)
     with pytest.raises(ValueError, match="outside the vocabulary"):
         on_gpu.logits([4096])
 

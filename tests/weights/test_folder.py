@@ -570,7 +570,7 @@ class TestHuggingFace:
         loaded = numpy_gpt2.load(tmp_path)
         assert loaded.tokenizer is None
         assert loaded.logits([1, 2]).shape == (2, 4096)
-        with pytest.raises(ValueError, match="came without a vocabulary"):
+        with pytest.raises(ValueError, match="has no vocabulary"):
             loaded.generate("Once")
 
     def test_a_classifier_is_refused(self, tmp_path: Path) -> None:
