@@ -120,9 +120,7 @@ class Entry:
         n_new = self.trace[name].shape[2]
         row = key if n_new == n_key else key - int(self.position(0).value)
         if row < 0:
-            raise ValueError(
-                f"explain needs {name} at position {key}: record the pass that read it as well, without steps=True"
-            )
+            raise ValueError(f"explain needs {name} at position {key}: record its pass as well, and not by steps")
         return row
 
 

@@ -194,9 +194,7 @@ def test_texts_of_different_lengths_with_a_past() -> None:
     assert t["positions"].tolist() == [[5, 6, 7, 8], [3, 4, 5, 6]]
     for name in t:
         if name.endswith("attn/a"):
-            with pytest.raises(
-                ValueError, match="h./attn/v at position 0: record the pass that read it as well, without steps=True"
-            ):
+            with pytest.raises(ValueError, match="h./attn/v at position 0: record its pass as well, and not by steps"):
                 explain(t, name, (1, 0, 3, 1))
         elif not name.endswith("scores"):
             for index in [(0,) * t[name].ndim, tuple(n - 1 for n in t[name].shape)]:
@@ -209,7 +207,7 @@ def test_texts_of_different_lengths_with_a_past() -> None:
         check(t, explain(t, "h1/attn/mask", index))
     check(t, explain(t, "h1/attn/scores", (1, 2, 3, 8)))  # behind the end of the shorter text
     for key in (0, 2):
-        with pytest.raises(ValueError, match=f"explain needs h1/attn/k at position {key}: record the pass"):
+        with pytest.raises(ValueError, match=f"explain needs h1/attn/k at position {key}: record its pass"):
             explain(t, "h1/attn/scores", (1, 2, 3, key))
 
 
@@ -238,7 +236,7 @@ def test_steps_and_the_ends_of_padded_texts() -> None:
         check(t, explain(t, f"step1/{name}", tuple(n - 1 for n in array.shape)))
     check(t, explain(t, "step0/h1/attn/a", (1, 2, 1, 1)))
     check(t, explain(t, "step1/h1/attn/scores", (0, 2, 0, 5)))
-    with pytest.raises(ValueError, match="needs step1/h1/attn/k at position 4: record .*, and no steps"):
+    with pytest.raises(ValueError, match="needs step1/h1/attn/k at position 4: record .*, and not by steps"):
         explain(t, "step1/h1/attn/scores", (0, 2, 0, 4))
     with pytest.raises(KeyError, match="explain needs ids, which are not known: with several steps"):
         explain(t, "step0/x", (0, 0, 0))

@@ -757,7 +757,7 @@ def test_what_is_said_before_the_block(make: Callable[[], Any], error: type[Exce
         ("h1/attn/a", zero(head=5), ValueError, "head of h1/attn/a must be a whole number, 0 to 4, not 5"),
         ("h1/attn/mask", zero(position=1), ValueError, "[7, 7], without an axis of positions: leave out position"),
         ("positions", zero(position=1), ValueError, "[7], without an axis of positions"),
-        ("positions", mean, ValueError, "mean takes the mean over several positions, which the shape [7] does not have"),
+        ("positions", mean, ValueError, "over several positions, which the shape [7] does not have"),
     ],
 )  # fmt: skip
 def test_what_is_said_in_a_pass(gpt2: GPT2, name: str, change: Any, error: type[Exception], said: str) -> None:
