@@ -361,7 +361,7 @@ class TestCompletion:
             (["sc"], ["score"]),
             (["--top"], ["--top-k", "--top-p"]),
             (["generate", "--inter"], ["--interactive"]),
-            (["explore", "att"], ["attention"]),
+            (["explore", "att"], ["attention", "attribute"]),
             (["explore", "attention", "--lay"], ["--layer"]),
             (["score", "sto"], ["story.txt"]),
             (["--models-dir", "fol"], ["folder"]),
