@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +14,7 @@ def html_table(caption: str, rows: Iterable[Sequence[object]], head: Sequence[st
     >>> html_table("a < b", [("wte", 5)])
     '<table><caption>a &lt; b</caption><tr><td>wte</td><td>5</td></tr></table>'
     """
+    import html  # not needed, and so not imported, by the command
 
     def line(kind: str, cells: Sequence[object]) -> str:
         return f"<tr>{''.join(f'<{kind}>{html.escape(str(cell))}</{kind}>' for cell in cells)}</tr>"
@@ -85,7 +84,8 @@ def shape_tree(part: Any) -> str:
     line = f"{type(part).__name__}({', '.join(fields)})"
     if len(line) <= 120:
         return line
-    return "\n".join([f"{type(part).__name__}(", textwrap.indent(",\n".join(fields), "  "), ")"])
+    inside = ",\n".join(fields).replace("\n", "\n  ")
+    return f"{type(part).__name__}(\n  {inside}\n)"
 
 
 def refuse_assignment(part: Any, name: str, value: object) -> None:

@@ -208,6 +208,5 @@ def init_params(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float
     return build(hparams, make)
 
 
-interactive.equip(
-    (LayerNorm, Linear, Attention, MLP, Block, Params), named_arrays
-)  # for sessions, notebooks, assignments
+# a short repr, a table in a notebook, and an answer to assignments
+interactive.equip((LayerNorm, Linear, Attention, MLP, Block, Params), named_arrays)

@@ -229,8 +229,7 @@ class Patcher(Observer):
                 )
         self.changes = dict(changes)
         self.n_passes = 0
-        self.n_seq = 0  # of the pass,
-        self.positions = np.zeros((1, 0), int)  # and the positions of its tokens, [n_batch, n_seq] or [1, n_seq]
+        self.positions = np.zeros((1, 0), int)  # of the tokens of the pass, [n_batch, n_seq] or [1, n_seq]
         self.names: dict[str, None] = {}  # all that were seen, in order
         self.matched: set[str] = set()  # patterns;
         self.reached: set[str] = set()  # those whose positions were in a text;
@@ -239,7 +238,6 @@ class Patcher(Observer):
     def begin_pass(self, begun: Pass) -> None:
         """Notes the positions of the tokens."""
         lengths = np.zeros(1, int) if begun.past is None else begun.past.lengths
-        self.n_seq = begun.n_seq
         self.positions = lengths[:, None] + np.arange(begun.n_seq)
         self.n_passes += 1
 
@@ -291,7 +289,7 @@ class Patcher(Observer):
                 check_whole_number(f"head of {seen.name}", head, at_most=n_head - 1)
             where = np.isin(np.arange(n_head), change.head)[:, None, None]
         if change.position is not None:
-            if array.ndim < 3 or array.shape[-2] != self.n_seq:
+            if array.ndim < 3 or array.shape[-2] != self.positions.shape[1]:
                 raise ValueError(f"{shape}, without an axis of positions: leave out position")
             where = where & by_position(np.isin(self.positions, change.position), array.ndim)
         return where

@@ -8,6 +8,7 @@ known, and before it is used: so an observer may keep a copy, as `recorder.py` d
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import fnmatch
 import functools
@@ -51,18 +52,18 @@ class Seen(NamedTuple):
     is_given: bool  # whether its memory is that of something that the call was given, such as a parameter
 
 
-class Observer:
+class Observer(abc.ABC):
     """Sees every array of each pass in the calling thread, within `observed_by`."""
 
     changes_arrays = False  # those that do are shown an array before those that do not
 
+    @abc.abstractmethod
     def begin_pass(self, begun: Pass) -> None:
         """A pass begins."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def see(self, seen: Seen) -> None:
         """An array has got a name."""
-        raise NotImplementedError
 
 
 @contextlib.contextmanager
