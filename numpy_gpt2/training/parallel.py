@@ -1,0 +1,77 @@
+"""The gradient of a batch on all cores: each thread has its own texts, and their gradients are added.
+
+A thread goes through one text at a time, from the embeddings to the loss and back, so that its arrays stay in the
+cache. So the memory does not depend on the size of the batch: gradients are accumulated text by text. The sums are
+always taken in the same order, whichever thread ends first, so the same number of threads gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from ..evaluation.scoring import IGNORED
+from ..machine.workers import add_to, for_each_part, run_in_threads
+from ..params import Array, Params, named_arrays
+from .forward import NO_DROPOUT, Dropout
+from .gradients import gradients
+
+Arrays: TypeAlias = Params | Mapping[str, Array]  # parameters or gradients, as a tree or by name
+
+
+def arrays(tree: Arrays) -> Mapping[str, Array]:
+    """The arrays of a tree by name."""
+    return dict(named_arrays(tree)) if isinstance(tree, Params) else tree
+
+
+def batch_gradients(
+    ids: Array,
+    targets: Array,
+    params: Params,
+    n_head: int,
+    n_threads: int = 1,
+    drop: Dropout = NO_DROPOUT,
+    sparing: bool = False,
+    first_block: int = 0,
+) -> tuple[float, Params]:
+    """The same as `gradients.gradients`, up to rounding, with the texts divided over threads.
+
+    Args:
+        n_threads: how many threads; at most one for each text takes part.
+        ids, targets, params, n_head, drop, sparing, first_block: as for `gradients`. Each text drops other numbers.
+
+    Raises:
+        ValueError: as for `gradients`.
+    """
+    lengths = [1 + int(np.max(np.flatnonzero(row != IGNORED), initial=-1)) for row in targets]
+    counting = [i for i, length in enumerate(lengths) if length] or [0]
+    n_targets = int(np.count_nonzero(targets != IGNORED))
+
+    def of_texts(mine: Sequence[int]) -> tuple[float, Params]:
+        loss, total = 0.0, None
+        for i in mine:
+            text = np.s_[i : i + 1, : lengths[i]]  # what follows the last target changes nothing
+            of_text, grads = gradients(
+                ids[text], targets[text], params, n_head, n_targets, drop.within(i), sparing, first_block
+            )
+            loss += of_text
+            total = grads if total is None else add(total, grads)
+        assert total is not None
+        return loss, total
+
+    n_threads = min(n_threads, len(counting))
+    (loss, total), *others = run_in_threads([partial(of_texts, counting[k::n_threads]) for k in range(n_threads)])
+    for of_thread, grads in others:
+        loss += of_thread
+        add(total, grads, n_threads)
+    return loss, total
+
+
+def add(total: Params, more: Params, n_threads: int = 1) -> Params:
+    """Adds gradients to others, in place, and returns those."""
+    pairs = zip(arrays(total).values(), arrays(more).values(), strict=True)
+    for_each_part(add_to, [pair for pair in pairs if pair[0].flags.writeable], n_threads)
+    return total
