@@ -1,6 +1,6 @@
 """The gradients of GPT-2, written out by hand: one backward function for each function of `layers.py` and `model.py`.
 
-The loss L is one number, computed from the parameters by a chain of functions. Training asks how L changes if any one of
+The loss L is one number, computed from the parameters by a chain of functions. Training asks how L changes if any of
 the numbers in between is changed a little. So for an array x, of whatever shape,
 
     d_x    is the array of the same shape with the derivatives  (d_x)_i = dL / dx_i
