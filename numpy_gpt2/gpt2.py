@@ -445,11 +445,16 @@ def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:
     return GPT2(hparams, params, tokenizer, name, head, config.read_special_ids(folder, tokenizer))
 
 
-def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
+def save(model: GPT2, folder: str | os.PathLike[str], also: Callable[[Path], object] = lambda staging: None) -> None:
     """Saves a model as Hugging Face does: `load` opens the folder, and so do `GPT2LMHeadModel` and `AutoTokenizer`.
 
     A multiple-choice head is saved as well, for `GPT2DoubleHeadsModel`. The folder is made if it does not
     exist. A model that was saved to it before is replaced in one step: an interrupted save leaves the one or the other.
+
+    Args:
+        model: the model.
+        folder: the folder.
+        also: writes another file to the folder that it is given, which takes its place in the same step.
 
     Raises:
         OSError: the folder cannot be written.
@@ -462,7 +467,7 @@ def save(model: GPT2, folder: str | os.PathLike[str]) -> None:
         raise ValueError(f"{folder!r} is the name of a released model: to save to a folder, write it as './{folder}'")
     model = model.to("numpy")
     head, special_ids = model.multiple_choice_head, model.special_ids
-    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, special_ids)
+    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, special_ids, also)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32, backend: str | None = None) -> GPT2:

@@ -45,8 +45,10 @@ log = logging.getLogger(__name__)
 TENSORS = "model.safetensors"
 INDEX = f"{TENSORS}.index.json"  # lists the files of a model in several
 
-# The files that `save` writes, some of them only for a model with a vocabulary.
-WRITTEN_FILES = (TENSORS, "config.json", CONFIG, *TWO_FILES, ADDED)
+TRAINING = "training.safetensors"  # what `training/` needs to go on with the model
+
+# The files that `save` writes, some of them only for a model with a vocabulary, or one that is being trained.
+WRITTEN_FILES = (TENSORS, "config.json", CONFIG, *TWO_FILES, ADDED, TRAINING)
 
 # The multiple-choice head of GPT2DoubleHeadsModel.
 SUMMARY = "multiple_choice_head.summary"
@@ -306,6 +308,7 @@ def save(
     tokenizer: Tokenizer | None,
     head: Linear | None = None,
     special_ids: SpecialIds | None = None,
+    also: Callable[[Path], object] = lambda staging: None,
 ) -> None:
     """Saves a model in Hugging Face's layout, for `from_pretrained` and `load_params`.
 
@@ -319,6 +322,7 @@ def save(
         tokenizer: the tokenizer; None for a model without a vocabulary.
         head: the multiple-choice head, if the model has one.
         special_ids: the tokens that have a use, as for `write_configs`.
+        also: writes another of `WRITTEN_FILES` to the folder that it is given.
 
     Raises:
         OSError: the folder cannot be written.
@@ -329,6 +333,7 @@ def save(
     def write(staging: Path) -> None:
         write_tensors(staging / TENSORS, hparams, lambda name, _: arrays[name], params.wte.dtype, {}, head)
         write_configs(staging, hparams, tokenizer, params.wte.dtype, head is not None, special_ids)
+        also(staging)
 
     check_replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)

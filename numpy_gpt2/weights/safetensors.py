@@ -57,6 +57,11 @@ class Tensor(NamedTuple):
     start: int  # offset of the first byte in the file
     end: int  # offset after the last byte
 
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype in which NumPy has the array, if it is one of `DTYPES`."""
+        return DTYPES[self.dtype].newbyteorder("=")
+
     def read(self, dtype: npt.DTypeLike) -> Array:
         """The array: a view of the file if it has this dtype there, otherwise a converted copy.
 
