@@ -100,3 +100,22 @@ def few_rows(rows: Array, w: Array) -> Array:
     for i in range(0, w.shape[1], COLUMNS_AT_ONCE):
         y[:, i : i + COLUMNS_AT_ONCE] = (w.T[i : i + COLUMNS_AT_ONCE] @ rows.T).T
     return y
+
+
+# How many numbers of a sum of products are computed before they are added: 2 MB of float32, which stay in the cache.
+SUM_PART = 2**19
+
+
+def add_product(total: Array, x: Array, w: Array) -> None:
+    """Adds a matrix product to a matrix, in place. The plain form is `total += x @ w`, with a second matrix like total.
+
+    Shapes: total `[n_rows, n_out]`, x `[n_rows, n_in]`, w `[n_in, n_out]`.
+
+    >>> total = np.ones((1, 1))
+    >>> add_product(total, np.array([[1.0, 2.0]]), np.array([[10.0], [1.0]]))
+    >>> total
+    array([[13.]])
+    """
+    n = max(1, SUM_PART // total.shape[1])
+    for i in range(0, len(total), n):
+        total[i : i + n] += x[i : i + n] @ w

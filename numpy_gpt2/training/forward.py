@@ -9,12 +9,12 @@ it stands in GPT-2: Radford et al. 2018, "Improving language understanding by ge
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from .. import layers
-from ..params import Array, Block
+from ..params import Array, Block, Params
 
 
 class Dropout(NamedTuple):
@@ -107,3 +107,31 @@ def attention(q: Array, k: Array, v: Array, mask: Array, drop: Dropout = NO_DROP
     if not drop.rate:
         return layers.attention(q, k, v, mask)
     return drop(layers.softmax(attention_scores(q, k, mask)), WEIGHTS) @ v
+
+
+# Of each block whose derivatives are wanted: what it was given, and what it kept.
+Stack: TypeAlias = list[tuple[Array, Kept | None]]
+
+
+def blocks(
+    x: Array, params: Params, n_head: int, drop: Dropout, sparing: bool, first_block: int
+) -> tuple[Array, Stack]:
+    """All blocks one after another, as in `model.transformer`.
+
+    Args:
+        x: what the first block is given, `[n_batch, n_seq, n_embd]`.
+        params, n_head: the model.
+        drop: the dropout; block i draws its own numbers, by `drop.within(i + 1)`.
+        sparing: whether a block keeps nothing but what it was given.
+        first_block: the first block that keeps anything.
+
+    Returns:
+        What the last block returned, `[n_batch, n_seq, n_embd]`, and the stack for the backward pass.
+    """
+    stack: Stack = []
+    for i, part in enumerate(params.h):
+        y, kept = block(x, part, n_head, drop.within(i + 1))
+        if i >= first_block:
+            stack.append((x, None if sparing else kept))
+        x = y
+    return x, stack

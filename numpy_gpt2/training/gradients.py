@@ -35,7 +35,7 @@ import numpy as np
 from .. import layers, model
 from ..decoding import prefill
 from ..evaluation.scoring import IGNORED
-from ..machine.products import product
+from ..machine.products import add_product, product
 from ..params import MLP, Array, Attention, Block, LayerNorm, Linear, Params
 from . import forward
 from .forward import NO_DROPOUT, Dropout, Kept
@@ -258,19 +258,21 @@ def embed_backward(ids: Array, d_x: Array, d_wte: Array, d_wpe: Array) -> None:
     d_wpe[: ids.shape[1]] += d_x.sum(axis=0)
 
 
-def output_head_backward(x: Array, params: Params, d_logits: Array) -> tuple[Array, Array]:
+def output_head_backward(x: Array, params: Params, d_logits: Array, d_wte: Array | None) -> Array:
     """The derivatives of `model.output_head`, as in `linear_backward` for w = wte^T, without a bias.
 
     logits = x wte^T
 
     d_x = d_logits wte,    d_wte = d_logits^T x
 
-    Since wte is also used by `embed`, `embed_backward` adds its part to this one.
+    `embed` uses wte as well. So this adds to d_wte, as `embed_backward` does; unless d_wte is None, and not wanted.
 
-    Shapes: x `[..., n_embd]`, d_logits `[..., n_vocab]`, to `[..., n_embd]` and `[n_vocab, n_embd]`.
+    Shapes: x `[..., n_embd]`, d_logits `[..., n_vocab]`, d_wte `[n_vocab, n_embd]`, to `[..., n_embd]`.
     """
     d_rows, x_rows = d_logits.reshape(-1, d_logits.shape[-1]), x.reshape(-1, x.shape[-1])
-    return product(d_logits, params.wte), d_rows.T @ x_rows
+    if d_wte is not None:
+        add_product(d_wte, d_rows.T, x_rows)
+    return product(d_logits, params.wte)
 
 
 def cross_entropy(logits: Array, targets: Array, n_targets: int) -> float:
@@ -312,23 +314,6 @@ def cross_entropy_backward(logits: Array, targets: Array, n_targets: int) -> Arr
     return np.where(counts, layers.softmax(logits) - one_hot, 0) / n_targets
 
 
-def head_backward(x: Array, params: Params, targets: Array, n_targets: int) -> tuple[float, Array, Array]:
-    """The loss, from what the last block returned, and its derivatives: those of everything after the blocks.
-
-    The derivatives of the logits take the place of the logits, a few positions at a time: this is the largest array.
-
-    Shapes: x `[n_batch, n_seq, n_embd]`, targets `[n_batch, n_seq]`, to the loss, `[n_batch, n_seq, n_embd]` and
-    `[n_vocab, n_embd]`.
-    """
-    logits = model.output_head(x, params)  # [n_batch, n_seq, n_vocab]
-    loss = 0.0
-    for i in range(0, targets.shape[1], POSITIONS_AT_ONCE):
-        at = np.s_[:, i : i + POSITIONS_AT_ONCE]
-        loss += cross_entropy(logits[at], targets[at], n_targets)
-        logits[at] = cross_entropy_backward(logits[at], targets[at], n_targets)
-    return loss, *output_head_backward(x, params, logits)
-
-
 def gradients(
     ids: Array,
     targets: Array,
@@ -338,6 +323,8 @@ def gradients(
     drop: Dropout = NO_DROPOUT,
     sparing: bool = False,
     first_block: int = 0,
+    embeddings: bool = True,
+    total: Params | None = None,
 ) -> tuple[float, Params]:
     """The loss of a batch, and its derivatives with respect to every parameter of the model.
 
@@ -349,12 +336,13 @@ def gradients(
         drop: dropout, by default none.
         sparing: whether each block keeps only what it was given, and is computed a second time in the backward pass:
             less memory, a third more time. The result is the same, bit for bit.
-        first_block: the first block whose parameters are to be changed. The backward pass ends there. The derivatives
-            of all that stands before it, embeddings included, are not computed: their arrays are 0, and cannot be
-            written to.
+        first_block: the first block whose derivatives are wanted. The backward pass ends there.
+        embeddings: whether those of the embeddings are wanted; without those of all blocks, they never are.
+        total: derivatives to add these to, from a call with the same options; this tree is then returned.
 
     Returns:
         The loss, in nats per token, and the derivatives: `grads.h[0].mlp.c_fc.w` is that of `params.h[0].mlp.c_fc.w`.
+        Where they are not wanted there are zeros, which take no memory and cannot be written to.
 
     Raises:
         ValueError: a function of `layers` was replaced, and its backward function was not; or no target counts.
@@ -365,29 +353,66 @@ def gradients(
     n_targets = n_targets or int(np.count_nonzero(targets != IGNORED))
     if not n_targets:
         raise ValueError(f"there is nothing to learn: every target is {IGNORED}, which does not count")
-    x = drop.within(0)(model.embed(ids, params))
-    stack: list[tuple[Array, Kept | None]] = []  # of each block, what it was given and what it kept
-    for i, block in enumerate(params.h):
-        y, kept = forward.block(x, block, n_head, drop.within(i + 1))
-        if i >= first_block:
-            stack.append((x, None if sparing else kept))
-        x = y
-    del kept, y
+    d_wte = d_wpe = None
+    if embeddings and not first_block:
+        d_wte, d_wpe = (total.wte, total.wpe) if total else (np.zeros_like(params.wte), np.zeros_like(params.wpe))
 
-    loss, d_x, d_wte = head_backward(layers.layer_norm(x, params.ln_f), params, targets, n_targets)
+    x = drop.within(0)(model.embed(ids, params))
+    x, stack = forward.blocks(x, params, n_head, drop, sparing, first_block)
+    loss, d_x = loss_backward(layers.layer_norm(x, params.ln_f), params, targets, n_targets, d_wte)
     d_x, d_ln_f = layer_norm_backward(x, params.ln_f, d_x)
-    d_h = []
-    for i in reversed(range(first_block, len(params.h))):
-        x, kept_or_none = stack.pop()
-        kept = kept_or_none or forward.block(x, params.h[i], n_head, drop.within(i + 1))[1]
-        d_x, d_block = block_backward(x, params.h[i], n_head, d_x, kept, drop.within(i + 1))
-        d_h.append(d_block)
-    if first_block:
+    del x
+    d_x, d_h = blocks_backward(stack, params, n_head, d_x, drop, total)
+    if d_wte is None or d_wpe is None:
         d_wte, d_wpe = nothing(params.wte), nothing(params.wpe)
     else:
-        d_wpe = np.zeros_like(params.wpe)
         embed_backward(ids, drop.within(0)(d_x), d_wte, d_wpe)
-    return loss, Params(d_wte, d_wpe, (*map(nothing, params.h[:first_block]), *reversed(d_h)), d_ln_f)
+    return loss, Params(d_wte, d_wpe, d_h, add(total and total.ln_f, d_ln_f))
+
+
+def blocks_backward(
+    stack: forward.Stack, params: Params, n_head: int, d_y: Array, drop: Dropout, total: Params | None
+) -> tuple[Array, tuple[Block, ...]]:
+    """The derivatives of the blocks, from the last to the first that kept something; of the others, nothing.
+
+    Shapes: d_y `[n_batch, n_seq, n_embd]`, to `[n_batch, n_seq, n_embd]` and a tree for each block.
+    """
+    d_h = []
+    first_block = len(params.h) - len(stack)
+    for i in reversed(range(first_block, len(params.h))):
+        x, kept = stack.pop()
+        part = drop.within(i + 1)
+        kept = kept or forward.block(x, params.h[i], n_head, part)[1]
+        d_y, d_block = block_backward(x, params.h[i], n_head, d_y, kept, part)
+        d_h.append(add(total and total.h[i], d_block))
+    return d_y, (*map(nothing, params.h[:first_block]), *reversed(d_h))
+
+
+def loss_backward(x: Array, params: Params, targets: Array, n_targets: int, d_wte: Array | None) -> tuple[float, Array]:
+    """The loss, from what the last layer norm returned, and its derivatives with respect to that.
+
+    The derivatives of the logits take the place of the logits, a few positions at a time: this is the largest array.
+
+    Shapes: x `[n_batch, n_seq, n_embd]`, targets `[n_batch, n_seq]`, to the loss and `[n_batch, n_seq, n_embd]`. The
+    derivatives of wte are added to d_wte.
+    """
+    logits = model.output_head(x, params)  # [n_batch, n_seq, n_vocab]
+    loss = 0.0
+    for i in range(0, targets.shape[1], POSITIONS_AT_ONCE):
+        at = np.s_[:, i : i + POSITIONS_AT_ONCE]
+        loss += cross_entropy(logits[at], targets[at], n_targets)
+        logits[at] = cross_entropy_backward(logits[at], targets[at], n_targets)
+    return loss, output_head_backward(x, params, logits, d_wte)
+
+
+def add(total: Any, more: Any) -> Any:
+    """The sum of two arrays or trees, in the memory of `total`; if that is None, `more` itself."""
+    if total is None:
+        return more
+    if isinstance(total, tuple):
+        return type(total)(*map(add, total, more))
+    total += more
+    return total
 
 
 def nothing(part: Any) -> Any:

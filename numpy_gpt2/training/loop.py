@@ -170,10 +170,17 @@ class Training:
     def gradients(self) -> tuple[float, Mapping[str, Array], int]:
         """Of the next batch: the loss, its derivatives by the names of what is learned, and how many tokens count."""
         ids, targets = self.batch()
-        params, n_head, options = self.model.params, self.model.hparams.n_head, self.options
-        drop = Dropout(options.dropout, (options.seed, self.step))
+        options = self.options
         loss, tree = batch_gradients(
-            ids, targets, params, n_head, self.n_threads, drop, options.sparing, self.first_block
+            ids,
+            targets,
+            self.model.params,
+            self.model.hparams.n_head,
+            self.n_threads,
+            Dropout(options.dropout, (options.seed, self.step)),
+            options.sparing,
+            self.first_block,
+            embeddings=self.adapters is None,
         )
         grads = arrays(tree) if self.adapters is None else self.adapters.gradients(arrays(tree))
         return loss, grads, int(np.count_nonzero(targets != IGNORED))

@@ -38,12 +38,14 @@ def batch_gradients(
     drop: Dropout = NO_DROPOUT,
     sparing: bool = False,
     first_block: int = 0,
+    embeddings: bool = True,
 ) -> tuple[float, Params]:
     """The same as `gradients.gradients`, up to rounding, with the texts divided over threads.
 
     Args:
         n_threads: how many threads; at most one for each text takes part.
-        ids, targets, params, n_head, drop, sparing, first_block: as for `gradients`. Each text drops other numbers.
+        ids, targets, params, n_head, drop, sparing, first_block, embeddings: as for `gradients`. Each text drops other
+            numbers.
 
     Raises:
         ValueError: as for `gradients`.
@@ -53,16 +55,15 @@ def batch_gradients(
     n_targets = int(np.count_nonzero(targets != IGNORED))
 
     def of_texts(mine: Sequence[int]) -> tuple[float, Params]:
-        loss, total = 0.0, None
+        losses, total = [], None
         for i in mine:
-            text = np.s_[i : i + 1, : lengths[i]]  # what follows the last target changes nothing
-            of_text, grads = gradients(
-                ids[text], targets[text], params, n_head, n_targets, drop.within(i), sparing, first_block
+            text, part = np.s_[i : i + 1, : lengths[i]], drop.within(i)  # what follows the last target changes nothing
+            loss, total = gradients(
+                *(ids[text], targets[text], params, n_head, n_targets, part, sparing, first_block, embeddings, total)
             )
-            loss += of_text
-            total = grads if total is None else add(total, grads)
+            losses.append(loss)
         assert total is not None
-        return loss, total
+        return sum(losses), total
 
     n_threads = min(n_threads, len(counting))
     (loss, total), *others = run_in_threads([partial(of_texts, counting[k::n_threads]) for k in range(n_threads)])
