@@ -21,11 +21,11 @@ from ..params import Array
 from . import experiments
 from .arguments import add_model_options, add_sampling_options, sampling_options
 from .loading import announce, load_model
+from .pictures import drawing
 from .tables import SENTENCE, show_table, text_of, token_texts
 
 log = logging.getLogger("numpy_gpt2")
 
-FORMATS = (".png", ".svg", ".pdf")
 
 HELP = "look inside a model: tables and pictures"
 DESCRIPTION = "Look inside GPT-2. Each view prints a table, and with -o draws a picture."
@@ -67,34 +67,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Shows what the options ask for."""
-    draw = pictures(args)
+    draw = drawing(args.output, "inside.figures")
     figure = args.show(args, load_model(args), draw)
     if draw:
         draw.save_figure(figure, args.output)
         log.info("the picture is in %s", args.output)
-
-
-def pictures(args: argparse.Namespace) -> Any:
-    """The module that draws, or None if no picture is wanted.
-
-    Raises:
-        OSError: the folder of the picture does not exist, or the picture has the name of a folder.
-        ImportError: matplotlib is not installed.
-        ValueError: pictures are not drawn in this format.
-    """
-    if args.output is None:
-        return None
-    if args.output.suffix.lower() not in FORMATS:
-        raise ValueError(f"a picture cannot be written to {args.output}: the name must end in {', '.join(FORMATS)}")
-    if not args.output.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {args.output.parent} for the picture")
-    if args.output.is_dir():
-        raise IsADirectoryError(f"{args.output} is a folder: name a file in it for the picture")
-    try:
-        from ..inside import figures
-    except ImportError as error:
-        raise ImportError(f'a picture needs matplotlib ({error}): pip install "numpy_gpt2[plot]"') from None
-    return figures
 
 
 def check_place(args: argparse.Namespace, model: GPT2) -> None:

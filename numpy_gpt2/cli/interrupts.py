@@ -9,6 +9,9 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 
 def end_silently() -> None:
@@ -24,6 +27,31 @@ def raise_again() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def deferred(notice: str) -> Iterator[Callable[[], bool]]:
+    """Within this context, Ctrl-C only prints a notice, and is remembered. A second one ends the process at once.
+
+    Returns:
+        A function that says whether there was one.
+    """
+    seen = threading.Event()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        seen.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.write(2, f"\nnumpy_gpt2: {notice}\n".encode())  # print could be interrupted while it prints
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield seen.is_set  # ignored, or not ours to handle
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield seen.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def end_at_once(unraisable: sys.UnraisableHookArgs) -> None:

@@ -117,8 +117,8 @@ def text_of(args: argparse.Namespace) -> tuple[str, str]:
     return read_input("-", exact=True), "standard input"
 
 
-def encode(text: str, tokenizer: Tokenizer) -> tuple[array[int], int]:
-    """The token ids of a text, in four bytes each, and its length in bytes.
+def encode(text: str, tokenizer: Tokenizer, allow_special: bool = False) -> tuple[array[int], int]:
+    """The token ids of a text, in four bytes each, and its length in bytes; allow_special as for `Tokenizer.encode`.
 
     Raises:
         ValueError: the text cannot be encoded.
@@ -126,7 +126,7 @@ def encode(text: str, tokenizer: Tokenizer) -> tuple[array[int], int]:
     ids, n_bytes = array("i"), 0
     with progress_bar(len(text), "character") as progress:
         progress.set_description("encoding", refresh=False)
-        for piece, part in tokenizer.encode_pieces(text):
+        for piece, part in tokenizer.encode_pieces(text, allow_special):
             ids.extend(part)
             n_bytes += len(piece.encode())
             progress.update(len(piece))

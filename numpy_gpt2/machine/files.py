@@ -263,14 +263,15 @@ def digest(file: Path, name: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+def locked(folder: Path, wait: bool = True, name: str = ".lock") -> Iterator[None]:
     """Waits until no other process or thread is in a `locked` of the same folder, then keeps the others out.
 
-    The operating system releases the lock when the process ends, however it ends. The file `.lock` stays.
+    The operating system releases the lock when the process ends, however it ends. The lock file stays.
 
     Args:
         folder: the folder.
         wait: False for an error in place of waiting.
+        name: of the lock file; locks of different names do not keep each other out.
 
     Raises:
         BlockingIOError: the folder is locked, and this was not to wait.
@@ -280,7 +281,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
 
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    lock = FileLock(folder / ".lock", fallback_to_soft=False)  # a soft lock would outlive a process that is killed
+    lock = FileLock(folder / name, fallback_to_soft=False)  # a soft lock would outlive a process that is killed
     try:
         try:
             held = lock.acquire(blocking=False)

@@ -34,6 +34,7 @@ def save(training: Training, folder: Path) -> None:
     about = {
         "step": training.step,
         "options": dataclasses.asdict(training.options),
+        "source": training.source,
         "text": training.digest(),
         "threads": training.n_threads,
     }
@@ -60,7 +61,7 @@ def holds_run(folder: Path) -> bool:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a saved run says of itself: `step`, `options`, `text` and `threads`.
+    """What a saved run says of itself: `step`, `options`, `source`, `text` and `threads`.
 
     Raises:
         FileNotFoundError: the folder holds no run.
@@ -78,20 +79,20 @@ def open_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         about = json.loads(metadata[KEY])
         about["options"] = Options(**about["options"])
-        int(about["step"]), about["text"], int(about["threads"])
+        int(about["step"]), about["text"], about["source"], int(about["threads"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} is not of a run that this version can go on with") from None
     return about, tensors
 
 
-def restore(folder: Path, ids: Array, n_threads: int | None = None, steps: int | None = None) -> Training:
+def restore(folder: Path, ids: Array, n_threads: int | None = None, **changed: Any) -> Training:
     """A saved run, which goes on as if it had never stopped.
 
     Args:
         folder: where it was saved.
         ids: the text, which must be the same.
         n_threads: the same number gives the same numbers, bit for bit; by default as for `Training`.
-        steps: how many steps there are to be, if not as many as before. The learning rate follows the new number.
+        changed: options to change: `steps`, which the learning rate then follows, or `sparing`.
 
     Raises:
         FileNotFoundError: the folder holds no run.
@@ -101,10 +102,13 @@ def restore(folder: Path, ids: Array, n_threads: int | None = None, steps: int |
     def read(current: Path) -> Training:
         about, tensors = open_run(current)
         model: GPT2 = gpt2.read(current, str(folder), next(iter(tensors.values())).numpy_dtype)
-        options = about["options"] if steps is None else dataclasses.replace(about["options"], steps=steps)
-        training = Training(model, ids, options, n_threads)
+        training = Training(model, ids, dataclasses.replace(about["options"], **changed), n_threads)
+        training.source = about["source"]
         if training.digest() != about["text"]:
-            raise ValueError(f"the run in {folder} was trained on another text: to go on, give it the same files")
+            raise ValueError(
+                f"the run in {folder} was trained on another text: to go on, it needs the same files, and the same "
+                "held-out text"
+            )
         arrays = state(training)
         if {name: array.shape for name, array in arrays.items()} != {n: tensor.shape for n, tensor in tensors.items()}:
             raise ValueError(f"{current / TRAINING} does not belong to the model beside it")

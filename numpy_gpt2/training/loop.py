@@ -21,7 +21,7 @@ from ..decoding.prompts import require
 from ..evaluation.scoring import IGNORED
 from ..gpt2 import GPT2
 from ..machine.threads import count_threads
-from ..params import Array, named_arrays
+from ..params import Array, HParams, named_arrays
 from . import batches, lora
 from .forward import Dropout
 from .optimizer import AdamW, clip_by_global_norm, learning_rate
@@ -29,7 +29,7 @@ from .parallel import arrays, batch_gradients, bits_per_byte
 
 log = logging.getLogger(__name__)
 
-LONGEST_WINDOW = 256  # tokens, where nothing else is asked for: longer ones make slower steps
+LONGEST_WINDOW = 256  # tokens, unless more are asked for: longer ones make slower steps
 N_SAMPLE = 48  # new tokens of a sample
 
 
@@ -39,7 +39,7 @@ class Options:
 
     steps: int = 1000  # how many there are, after which the learning rate has fallen
     batch_size: int = 8  # texts in a batch
-    window: int = LONGEST_WINDOW  # the most tokens of a text that are read at once; at most n_ctx
+    window: int = 0  # the most tokens of a text that are read at once; 0 for all of the context, or 256
     documents: bool = False  # whole documents that `<|endoftext|>` separates, in place of windows that begin anywhere
     learning_rate: float = 3e-4  # the highest; it ends at a tenth of it
     warmup: int = 100  # steps in which the learning rate rises; at most a tenth of all
@@ -65,19 +65,18 @@ class Step(NamedTuple):
     n_tokens: int  # how many were predicted
 
 
-def check_options(options: Options, model: GPT2) -> None:
+def check_options(options: Options, hparams: HParams) -> None:
     """Checks options from outside.
 
     Raises:
         ValueError: one of them is out of its range.
     """
-    n_ctx, n_layer = model.hparams.n_ctx, model.hparams.n_layer
     checks.check_whole_number("steps", options.steps, at_least=1)
     checks.check_whole_number("batch_size", options.batch_size, at_least=1)
-    checks.check_whole_number("window", options.window, at_least=1, at_most=n_ctx)
+    checks.check_whole_number("window", options.window, at_most=hparams.n_ctx)
     checks.check_whole_number("warmup", options.warmup)
-    checks.check_whole_number("train_last", options.train_last, at_most=n_layer)
-    checks.check_whole_number("lora_rank", options.lora_rank, at_most=model.hparams.n_embd)
+    checks.check_whole_number("train_last", options.train_last, at_most=hparams.n_layer)
+    checks.check_whole_number("lora_rank", options.lora_rank, at_most=hparams.n_embd)
     checks.check_whole_number("seed", options.seed)
     for name in ("learning_rate", "clip"):
         if not 0 < getattr(options, name) < math.inf:
@@ -88,13 +87,20 @@ def check_options(options: Options, model: GPT2) -> None:
         raise ValueError(f"dropout must be at least 0 and less than 1, not {options.dropout!r}")
 
 
+def window(options: Options, hparams: HParams) -> int:
+    """The most tokens of a text that are read at once."""
+    return options.window or min(hparams.n_ctx, LONGEST_WINDOW)
+
+
 class Training:
     """A model that learns from a text. It is changed in place, step by step.
 
     Attributes:
         model, options, ids: as given.
         n_threads: how many threads share a batch.
+        source: the name of the model that the run began with.
         step: how many steps have been made.
+        window: the most tokens of a text that are read at once.
         optimizer: AdamW, with its means.
         adapters: the low-rank updates, if those are what is learned.
     """
@@ -112,21 +118,23 @@ class Training:
             ValueError: an option is out of its range, the text is not of this model or too short for a window, or there
                 are no documents in it.
         """
-        check_options(options, model)
+        check_options(options, model.hparams)
         if model.backend != "numpy":
             raise ValueError('training computes in main memory: model.to("numpy") brings the model there')
         self.model, self.options = model, options
         self.ids = checks.check_ids(ids, model.hparams)[0]
         self.n_threads = n_threads or count_threads() or 1
+        self.source = model.name
         self.step = 0
+        self.window = window(options, model.hparams)
         self.documents: list[Array] = []
         if options.documents:
             self.documents = batches.split_documents(self.ids, require(model.tokenizer).end_of_text)
             if not self.documents:
                 raise ValueError("there is no document in the text: it has nothing but <|endoftext|>")
-        elif len(self.ids) <= options.window:
+        elif len(self.ids) <= self.window:
             raise ValueError(
-                f"the text has {len(self.ids)} tokens, and a window takes {options.window + 1}, with the token that "
+                f"the text has {len(self.ids)} tokens, and a window takes {self.window + 1}, with the token that "
                 "follows: give a longer text, or a smaller window"
             )
         n_layer = model.hparams.n_layer
@@ -146,7 +154,7 @@ class Training:
     def batch(self) -> tuple[Array, Array]:
         """What the next step learns from: ids and targets, `[n_batch, n_seq]`."""
         rng = np.random.default_rng((self.options.seed, self.step))
-        size = self.options.batch_size, self.options.window
+        size = self.options.batch_size, self.window
         if self.documents:
             return batches.random_documents(self.documents, require(self.model.tokenizer).end_of_text, *size, rng)
         return batches.random_windows(self.ids, *size, rng)

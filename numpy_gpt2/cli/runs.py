@@ -1,0 +1,259 @@
+"""A run of `numpy-gpt2 train`: begun, or found on disk to go on with."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..decoding.prompts import require
+from ..gpt2 import GPT2, load
+from ..hub.download import in_bytes
+from ..hub.names import NAMES, RELEASED, model_folder
+from ..machine.files import locked
+from ..machine.memory import available_memory
+from ..machine.threads import count_threads
+from ..params import Array, HParams, count_params, init_params
+from ..tokenizer import Tokenizer
+from ..training import checkpoints, loop
+from ..training.loop import Options, Training
+from ..training.memory import estimate
+from ..weights.folder import check_replaceable, holds_params
+from .process import read_input
+from .score import encode
+
+log = logging.getLogger("numpy_gpt2")
+
+NEW = {"n_layer": 6, "n_head": 4, "n_embd": 256, "n_ctx": 256}  # the shape of a new model, unless options say otherwise
+HELD_OUT = 20  # a twentieth of the text is held out,
+MOST_HELD_OUT = 20_000  # but not more tokens than this, since evaluation takes time
+
+
+class Text(NamedTuple):
+    """What there is to learn from, and what is held out, as token ids."""
+
+    ids: Array
+    held_out: Array | None
+
+
+def check_output(folder: Path, args: argparse.Namespace) -> None:
+    """Checks that a run may be saved to a folder, before anything takes time.
+
+    Raises:
+        FileNotFoundError: there is no run to go on with.
+        ValueError: the folder holds a model or a run that must not be replaced, or has the name of a model.
+    """
+    if args.output in NAMES:
+        raise ValueError(f"{args.output!r} is the name of a released model: write the folder as './{args.output}'")
+    if args.resume:
+        return
+    check_replaceable(folder)
+    if checkpoints.holds_run(folder):
+        raise ValueError(f"{folder} holds a run: --resume goes on with it; a new one needs a folder of its own")
+    if holds_params(folder):
+        raise ValueError(f"{folder} holds a model already: name another folder")
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Within this context, no other process trains the model in a folder.
+
+    Raises:
+        BlockingIOError: one does already.
+        OSError: the folder cannot be locked.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False, name=".training.lock"))
+        except BlockingIOError:
+            raise ValueError(f"another process is training the model in {folder}: name another folder") from None
+        yield
+
+
+def started(args: argparse.Namespace, before: int) -> tuple[Training, Text]:
+    """A new run, as the options say.
+
+    Args:
+        args: the options.
+        before: how many bytes of memory the process takes.
+
+    Raises:
+        OSError, ImportError: the model or a text cannot be read.
+        ValueError: an option or the text does not fit, or there is not enough memory.
+    """
+    options = dataclasses.replace(Options() if args.source else loop.FROM_SCRATCH, **given_options(args))
+    model = loaded_model(args) if args.source else new_model(args, options, before)
+    loop.check_options(options, model.hparams)
+    options, needed = fitting_memory(model.hparams, options, before)
+    text = read_text(args, model)
+    training = Training(model, text.ids, options)
+    announce(training, text, needed)
+    return training, text
+
+
+def resumed(args: argparse.Namespace, folder: Path, before: int) -> tuple[Training, Text]:
+    """The run in a folder, which goes on.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError, ImportError: it, or a text, cannot be read.
+        ValueError: an option is not that of the run, the text is another one, all steps have been made, or there is not
+            enough memory.
+    """
+    about = checkpoints.read_about(folder)
+    model = load(folder, backend="numpy")
+    check_same_run(args, folder, about["options"], about["source"], model)
+    options = about["options"]
+    steps = options.steps if args.steps is None else checks.check_whole_number("--steps", args.steps, at_least=1)
+    if about["step"] >= steps:
+        raise ValueError(f"the run in {folder} has made {about['step']} steps: --steps N goes on, up to N in all")
+    fitting, needed = fitting_memory(model.hparams, options, before)
+    text = read_text(args, model)
+    training = checkpoints.restore(folder, text.ids, steps=steps, sparing=fitting.sparing)
+    if training.n_threads != about["threads"]:
+        message = "the run was on %d threads, and goes on with %d: the numbers may differ by rounding"
+        log.info(message, about["threads"], training.n_threads)
+    announce(training, text, needed)
+    return training, text
+
+
+def check_same_run(args: argparse.Namespace, folder: Path, options: Options, source: str, model: GPT2) -> None:
+    """Checks that the options that are given say nothing else than those of a saved run.
+
+    Raises:
+        ValueError: one of them does.
+    """
+    saved = {**dataclasses.asdict(options), **model.hparams._asdict(), "from": source}
+    given = {**given_options(args), **given_shape(args)} | ({"from": args.source} if args.source else {})
+    for name, value in given.items():
+        if name not in ("steps", "sparing") and value != saved[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value} is not what the run in {folder} began with, {saved[name]}: leave "
+                "it out, or begin another run in another folder"
+            )
+    if args.vocabulary and read_vocabulary(args).encoder != require(model.tokenizer).encoder:
+        raise ValueError(f"--vocabulary {args.vocabulary} is not the vocabulary of the run in {folder}: leave it out")
+
+
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of the options of `loop.Options` that are given."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def given_shape(args: argparse.Namespace) -> dict[str, int]:
+    """The hyperparameters of a new model that are given."""
+    return {name: getattr(args, name) for name in NEW if getattr(args, name) is not None}
+
+
+def loaded_model(args: argparse.Namespace) -> GPT2:
+    """The model to fine-tune.
+
+    Raises:
+        OSError, ImportError, ValueError: as for `gpt2.load`; or the options are also those of a new model.
+    """
+    others = [*given_shape(args), *(["vocabulary"] if args.vocabulary else [])]
+    if others:
+        option = others[0].replace("_", "-")
+        raise ValueError(f"--{option} is for a new model, and --from {args.source} has its own: leave out one of them")
+    model = load(args.source, args.models_dir, backend="numpy")
+    require(model.tokenizer)
+    return model
+
+
+def new_model(args: argparse.Namespace, options: Options, before: int) -> GPT2:
+    """A new model with random parameters.
+
+    Raises:
+        OSError: the vocabulary cannot be read.
+        ValueError: no model has this shape, or there is not enough memory for it.
+    """
+    shape = given_shape(args)
+    if not shape and not args.vocabulary:
+        args.parser.error(
+            "say what to train: --from tiny fine-tunes a model, and --n-layer, --n-head, --n-embd, --n-ctx and "
+            "--vocabulary describe a new one"
+        )
+    tokenizer = read_vocabulary(args)
+    hparams = HParams(n_vocab=tokenizer.n_vocab, **{**NEW, **shape})
+    checks.check_hparams(hparams)
+    loop.check_options(options, hparams)
+    fitting_memory(hparams, options, before)
+    return GPT2(hparams, init_params(hparams, options.seed), tokenizer, name="new")
+
+
+def read_vocabulary(args: argparse.Namespace) -> Tokenizer:
+    """The vocabulary of a new model.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    if args.vocabulary is None or args.vocabulary in RELEASED:
+        return Tokenizer.gpt2()
+    return Tokenizer.load(model_folder(args.vocabulary, args.models_dir))
+
+
+def fitting_memory(hparams: HParams, options: Options, before: int) -> tuple[Options, int]:
+    """The same options, but sparing if there would not be enough memory otherwise; and how many bytes are needed.
+
+    Raises:
+        ValueError: there is not enough memory even so.
+    """
+    available = available_memory()
+    needed = estimate(hparams, options, count_threads() or 1, before)
+    if available is None or needed - before <= available:
+        return options, needed
+    sparing = dataclasses.replace(options, sparing=True)
+    least = estimate(hparams, sparing, count_threads() or 1, before)
+    if least - before > available:
+        raise ValueError(
+            f"training takes about {in_bytes(least)} of memory, and {in_bytes(available)} are free: a smaller "
+            "--window, --threads 1, --train-last N or --lora-rank N need less"
+        )
+    return sparing, least
+
+
+def read_text(args: argparse.Namespace, model: GPT2) -> Text:
+    """The text to learn from, and the one to evaluate with.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is not text, or has tokens that the model does not have.
+    """
+    ids = read_ids(args.files, model)
+    if args.held_out is not None:
+        return Text(ids, read_ids([args.held_out], model))
+    n = min(len(ids) // HELD_OUT, MOST_HELD_OUT)
+    return Text(ids[: len(ids) - n], ids[len(ids) - n :] if n > 1 else None)
+
+
+def read_ids(files: list[str], model: GPT2) -> Array:
+    """The token ids of several files, with `<|endoftext|>` between them. Raises as `read_text`."""
+    tokenizer = require(model.tokenizer)
+    parts = []
+    for file in files:
+        ids, _ = encode(read_input(file), tokenizer, allow_special=True)
+        parts += [np.array([tokenizer.end_of_text], np.int32), np.array(ids, np.int32)]
+    joined = np.concatenate(parts[1:])
+    return checks.check_ids(joined, model.hparams)[0] if joined.size else joined
+
+
+def announce(training: Training, text: Text, needed: int) -> None:
+    """Says what is going to be done, and how many bytes of memory that takes."""
+    options, model = training.options, training.model
+    n_held_out = 0 if text.held_out is None else len(text.held_out)
+    passes = options.steps * options.batch_size * training.window / len(text.ids)
+    n_learned = sum(m.size for m in training.optimizer.m.values())
+    log.info(
+        "%s: %s parameters, %s of them learned; %s tokens of text, and %s to evaluate with; "
+        "%d steps, %.1f passes over the text; about %s of memory",
+        *(model.name, f"{count_params(model.hparams):,}", f"{n_learned:,}", f"{len(text.ids):,}", f"{n_held_out:,}"),
+        *(options.steps, passes, in_bytes(needed)),
+    )

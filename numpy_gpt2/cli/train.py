@@ -1,0 +1,233 @@
+"""`numpy-gpt2 train`: trains a new model on a text, or fine-tunes one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..hub.names import expand
+from ..machine.files import write_text
+from ..machine.memory import used_memory
+from ..machine.threads import set_threads
+from ..training import checkpoints, loop
+from ..training.loop import Options, Report, Training
+from . import interrupts
+from .arguments import add_message_options, add_models_dir
+from .pictures import drawing
+from .process import progress_bar, show
+from .runs import NEW, Text, check_output, only_run, resumed, started
+
+log = logging.getLogger("numpy_gpt2")
+
+HELP = "train a new model on a text, or fine-tune one"
+DESCRIPTION = """\
+Train a new GPT-2 on a text, or fine-tune one, and save it in a folder that every command opens with --model.
+
+A part of the text is held out: the model does not learn from it, and is measured with it, in bits per byte, as by
+`numpy-gpt2 score`. Ctrl-C finishes the step and saves; the same command with --resume goes on as if nothing had been.
+"""
+EXAMPLES = """\
+  numpy-gpt2 train stories.txt --from tiny --output my-model
+  numpy-gpt2 train stories.txt --output my-model --resume
+  numpy-gpt2 train stories.txt --n-layer 4 --n-head 4 --n-embd 128 --n-ctx 128 --vocabulary tiny --output new-model
+  numpy-gpt2 train letters.txt --from gpt2 --lora-rank 8 --output my-gpt2
+  numpy-gpt2 "Once upon a time" --model my-model
+"""
+
+LOG = "training.jsonl"  # in the folder of the model
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options. Those that decide what a run computes are None unless they are given."""
+    whole: dict[str, Any] = {"type": int, "metavar": "N"}
+    real: dict[str, Any] = {"type": float, "metavar": "X"}
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="text in UTF-8; - for standard input. <|endoftext|> in it separates documents, and is put between files",
+    )
+    parser.add_argument("--output", "-o", metavar="DIR", required=True, help="the folder to save the model to")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+
+    group = parser.add_argument_group("what is trained")
+    group.add_argument("--from", dest="source", metavar="NAME", help="fine-tune this model: a name or a folder")
+    add_models_dir(group)
+    group.add_argument("--train-last", help="only the last N blocks, and the last layer norm", **whole)
+    group.add_argument(
+        "--lora-rank",
+        help="low-rank updates of this rank, which are merged when the model is saved: less memory; a learning rate "
+        "several times as high suits them",
+        **whole,
+    )
+    for (name, default), what in zip(NEW.items(), ("blocks", "heads", "width", "context, in tokens"), strict=True):
+        help = f"of a new model: {what} (default: {default})"
+        group.add_argument(f"--{name.replace('_', '-')}", help=help, **whole)
+    group.add_argument(
+        "--vocabulary",
+        metavar="NAME",
+        help="of a new model: a folder with encoder.json and vocab.bpe, or a model (default: GPT-2's, of 50257 tokens)",
+    )
+
+    group = parser.add_argument_group("how it is trained")
+    new = loop.FROM_SCRATCH
+    group.add_argument("--steps", help=f"how many steps (default: {Options.steps})", **whole)
+    group.add_argument("--batch-size", help=f"texts in a step (default: {Options.batch_size})", **whole)
+    group.add_argument(
+        "--window", help=f"tokens of each text (default: {loop.LONGEST_WINDOW}, or all of a smaller context)", **whole
+    )
+    group.add_argument(
+        "--documents",
+        action="store_const",
+        const=True,
+        help="learn from whole documents, in place of windows that begin anywhere",
+    )
+    rates = f"(default: {Options.learning_rate:g}; for a new model, {new.learning_rate:g})"
+    group.add_argument("--learning-rate", help=f"the highest; it ends at a tenth of it {rates}", **real)
+    group.add_argument(
+        "--warmup",
+        help=f"steps in which it rises, at most a tenth of all (default: {Options.warmup})",
+        **whole,
+    )
+    group.add_argument(
+        "--weight-decay", help=f"how fast weights fall towards 0 (default: {Options.weight_decay})", **real
+    )
+    group.add_argument("--clip", help=f"the greatest length of the gradients (default: {Options.clip})", **real)
+    rates = f"(default: {Options.dropout}; for a new model, {new.dropout})"
+    group.add_argument("--dropout", help=f"the share of numbers that are set to 0 {rates}", **real)
+    group.add_argument("--seed", help=f"the same seed gives the same model (default: {Options.seed})", **whole)
+    group.add_argument(
+        "--sparing",
+        action="store_const",
+        const=True,
+        help="take less memory and a third more time (default: if the memory would not be enough otherwise)",
+    )
+    group.add_argument("--threads", help="use N processor cores (default: all)", **whole)
+
+    group = parser.add_argument_group("what is said and saved on the way")
+    group.add_argument("--held-out", metavar="FILE", help="a text to evaluate with (default: the end of the text)")
+    group.add_argument("--evaluate-every", default=200, help="evaluate after N steps (default: %(default)s)", **whole)
+    group.add_argument("--prompt", default="", metavar="TEXT", help="what the samples continue (default: nothing)")
+    group.add_argument("--save-every", default=500, help="save after N steps (default: %(default)s)", **whole)
+    group.add_argument(
+        "--log", metavar="FILE", type=Path, help=f"a line of JSON for each step (default: {LOG} in the folder)"
+    )
+    group.add_argument("--loss-picture", metavar="FILE", type=Path, help="draw the loss: .png, .svg or .pdf")
+    add_message_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains a model, and saves it."""
+    draw = drawing(args.loss_picture, "training.figures")
+    for name in ("evaluate_every", "save_every"):
+        checks.check_whole_number(f"--{name.replace('_', '-')}", getattr(args, name), at_least=1)
+    if args.threads is not None:
+        set_threads(checks.check_whole_number("--threads", args.threads, at_least=1))
+    folder = expand(args.output)
+    check_output(folder, args)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_run(folder):
+        before = used_memory() or 0
+        training, text = resumed(args, folder, before) if args.resume else started(args, before)
+        file = args.log or folder / LOG
+        lines = read_log(file, training.step) if args.resume else []
+        write_text(file, "".join(map(json_line, lines)))
+        with (
+            interrupts.deferred("finishing this step, and saving; Ctrl-C again ends at once") as interrupted,
+            file.open("a", encoding="utf-8") as opened,
+        ):
+            for line in steps(training, text, args, folder, interrupted):
+                lines.append(line)
+                opened.write(json_line(line))
+                opened.flush()
+        if draw:
+            draw.save_figure(draw.loss_figure(lines, str(folder)), args.loss_picture)
+            log.info("the picture is in %s", args.loss_picture)
+        say_end(training, args, folder)
+
+
+def steps(
+    training: Training, text: Text, args: argparse.Namespace, folder: Path, stop: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Makes the steps, shows them, and returns what the log says of each."""
+    start = time.monotonic()
+    n_tokens, losses = 0, []
+    if training.step == 0 and (bits := loop.evaluate(training, text.held_out)) is not None:
+        show(f"before the first step: {bits:.4f} bits per byte of the held-out text")
+        yield {"step": 0, "bits_per_byte": bits}
+    with progress_bar(training.options.steps - training.step, "step") as bar:
+        save = partial(checkpoints.save, folder=folder)
+        every = args.evaluate_every, args.prompt, save, args.save_every
+        for report in loop.run(training, text.held_out, *every, stop):
+            seconds = time.monotonic() - start
+            n_tokens += report.step.n_tokens
+            losses.append(report.step.loss)
+            rate = f"{n_tokens / max(seconds, 1e-9):.0f} tokens/s"
+            bar.set_postfix_str(f"loss {report.step.loss:.3f}, {rate}", refresh=False)
+            bar.update()
+            if report.sample is not None:
+                bar.clear()
+                show_report(report, float(np.mean(losses)), rate)
+                losses = []
+            more = {"bits_per_byte": report.bits_per_byte, "sample": report.sample}
+            more = {name: value for name, value in more.items() if value is not None}
+            yield {**report.step._asdict(), **more, "seconds": round(seconds, 3)}
+
+
+def show_report(report: Report, loss: float, rate: str) -> None:
+    """Prints how far the run is, and what the model writes now.
+
+    Args:
+        report: the report of a step at which the model was evaluated.
+        loss: the mean since the last one.
+        rate: tokens a second.
+    """
+    bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.4f} bits per byte of the held-out text"
+    show(f"step {report.step.step}: loss {loss:.4f}{bits}, {rate}")
+    show(f"    {' '.join((report.sample or '').split())}")
+
+
+def say_end(training: Training, args: argparse.Namespace, folder: Path) -> None:
+    """Says where the model is or, if there are steps left, how to go on.
+
+    Raises:
+        KeyboardInterrupt: there are steps left.
+    """
+    if training.step == training.options.steps:
+        log.info('the model is in %s: numpy-gpt2 "Once upon a time" --model %s', folder, shlex.quote(str(folder)))
+        return
+    again = shlex.join(["numpy-gpt2", "train", *args.files, "--output", args.output, "--resume"])
+    log.warning("stopped after step %d of %d, and saved; to go on: %s", training.step, training.options.steps, again)
+    raise KeyboardInterrupt
+
+
+def read_log(file: Path, step: int) -> list[dict[str, Any]]:
+    """The lines of a log up to a step. Later ones are of steps that were not saved, and are made again."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    lines = []
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+            if values["step"] <= step:
+                lines.append(values)
+        except (ValueError, TypeError, KeyError):  # cut off by a kill
+            continue
+    return lines
+
+
+def json_line(values: dict[str, Any]) -> str:
+    """A line of the log."""
+    return json.dumps(values) + "\n"
