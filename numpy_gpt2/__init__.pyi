@@ -15,6 +15,7 @@ from . import params as params
 from . import sampling as sampling
 from . import text as text
 from . import tokenizer as tokenizer
+from . import training as training
 from . import weights as weights
 from .cache import Past as Past
 from .decoding.row import Generation as Generation
