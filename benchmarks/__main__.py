@@ -36,9 +36,9 @@ from numpy_gpt2.machine.files import write_atomically
 from numpy_gpt2.params import count_params
 from numpy_gpt2.weights.config import read_hparams
 
-from . import cold, speculation, tokenizers
+from . import cold, speculation, tokenizers, training
 from .peers import COMPUTE_TYPES, INEXACT, NEEDS, PEERS, convert, converted
-from .worker import Worker, save_random
+from .worker import TRAINING, Worker, save_random
 
 SIZES = {
     "124M": HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12),
@@ -46,7 +46,7 @@ SIZES = {
     "774M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36),
     "1558M": HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
 }
-TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "speculation", "tokenizer"]
+TASKS = ["tokens", "prompts", "batches", "memory", "load", "cold", "speculation", "training", "tokenizer"]
 ON_GPU = ["tokens", "prompts", "batches", "load"]  # the other tasks measure main memory and the processor
 OURS = "numpy_gpt2"
 ON_CPU_ONLY = {*COMPUTE_TYPES}  # programs that this benchmark does not start on a GPU
@@ -199,13 +199,20 @@ def run(args: argparse.Namespace, sizes: Mapping[str, HParams]) -> None:
 
     print(" · ".join(f"{key} {value}" for key, value in results["machine"].items()) + "\n", flush=True)
     with folder_of_models(args.models) as folder:
+        if "training" in args.tasks:
+            make_model(folder / "tiny", training.TINY)
+            with table("tiny, training") as keep:
+                keep(measure_training(training.TINY, folder / "tiny", training.OF_TINY, peers, args))
         for size in args.sizes if {*args.tasks} - {"tokenizer"} else ():
             make_model(folder / size, sizes[size])
-            if {*args.tasks} - {"tokenizer", "speculation"}:
+            if {*args.tasks} - {"tokenizer", "speculation", "training"}:
                 make_copies(folder / size, peers)
                 with table(size) as keep:
                     for rows in measure_size(sizes[size], folder / size, peers, args):
                         keep(rows)
+            if "training" in args.tasks:
+                with table(f"{size}, training") as keep:
+                    keep(measure_training(sizes[size], folder / size, training.OF_OTHERS, peers, args))
             if tales:
                 make_model(speculation.assistant_folder(folder / size), speculation.assistant_shape(sizes[size]))
                 with table(f"{size}, speculation") as keep:
@@ -386,6 +393,28 @@ def measure_speculation(model: Path, tales: str, args: argparse.Namespace) -> di
                     moments = worker.ask("write", prompt, continuation, drafter if name == OURS else None)
                     of_each[name].append((moments[-1] - moments[0]) / (len(moments) - 1))
     return {title: compare("tokens/s", of_each, lambda each: 1 / each) for title, of_each in seconds.items()}
+
+
+def measure_training(
+    hparams: HParams, model: Path, tasks: list[tuple[int, int]], peers: list[str], args: argparse.Namespace
+) -> dict[str, Any]:
+    """The figures of steps of training. Each round has other texts, the same for all programs."""
+    rng = random.Random(0)
+    names = [name for name in (OURS, *peers) if name in training.PROGRAMS]
+    rows: dict[str, Any] = {}
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(TRAINING + name, model, args.threads)) for name in names}
+        for n_batch, n_seq in tasks:
+            seconds: dict[str, list[float]] = {name: [] for name in names}
+            for turn in range(args.rounds + 1):
+                texts = [[rng.randrange(hparams.n_vocab) for _ in range(n_seq + 1)] for _ in range(n_batch)]
+                for name in rng.sample(names, len(names)):
+                    sleep(PAUSE)
+                    of_step, _ = workers[name].ask("step", texts)
+                    if turn:  # the first step brings the weights into memory
+                        seconds[name].append(of_step)
+            rows[f"a step, {n_batch} x {n_seq} tokens"] = compare("s", seconds)
+    return rows
 
 
 def memory(name: str, model: Path, threads: int) -> float:

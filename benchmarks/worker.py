@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+TRAINING = "training with "  # before the name of a program that is to make steps of training
 # How NumPy's and PyTorch's matrix libraries are told the number of threads, whichever library it is.
 THREADS = (
     "OPENBLAS_NUM_THREADS",
@@ -34,8 +35,8 @@ class Worker:
     """Starts such a process and talks to it. The process loads its model before it answers the first question.
 
     Args:
-        name: a program of `peers.PEERS`, `speculation` for this package with drafts and without, or `limits` for the
-            machine itself.
+        name: a program of `peers.PEERS`; one of `training.PROGRAMS`, after `TRAINING`; `speculation` for this
+            package with drafts and without; or `limits` for the machine itself.
         folder: the model.
         threads: how many threads the process may use.
     """
@@ -150,6 +151,11 @@ def main(name: str, folder: str) -> None:
         from . import speculation
 
         answers = {"write": speculation.load(Path(folder))}
+    elif name.startswith(TRAINING):
+        from . import training
+
+        step = training.PROGRAMS[name.removeprefix(TRAINING)](Path(folder))
+        answers = {"step": step, "peak_memory": peak_memory}
     elif name != "limits":
         from .peers import PEERS
 

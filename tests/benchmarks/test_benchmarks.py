@@ -18,7 +18,7 @@ from numpy_gpt2 import HParams
 
 pytest.importorskip("benchmarks", reason="the benchmark is only in the source tree")
 from benchmarks import __main__ as benchmark
-from benchmarks import beside, cold, functions, peers, speculation, tokenizers
+from benchmarks import beside, cold, functions, peers, speculation, tokenizers, training
 from benchmarks.__main__ import BETTER, Task
 from benchmarks.worker import Worker
 from numpy_gpt2.tokenizer import Tokenizer
@@ -73,6 +73,14 @@ def test_all_programs_generate_the_same_tokens(name: str, varied: Path) -> None:
         assert [len(ids) for ids in tokens] == [n, n]
         assert len(moments) == len(our_moments) == n + 1
         assert moments == sorted(moments)
+
+
+def test_both_programs_make_the_same_steps(varied: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    ours, theirs = (program(varied) for program in training.PROGRAMS.values())
+    for texts in ([[464, 2068, 7586], [1, 2, 3]], [[5, 6, 7], [8, 9, 10]], [[464, 2068, 7586], [1, 2, 3]]):
+        assert ours(texts)[1] == pytest.approx(theirs(texts)[1], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", peers.PEERS)
@@ -211,12 +219,13 @@ def test_it_prints_tables_and_writes_all_figures(
     figures = json.loads(file.read_text())
     printed = capsys.readouterr().out
     assert figures["machine"]["threads"] == "1"
-    for title in "small", "small, speculation", "tokenizer":
+    for title in "small", "small, speculation", "tiny, training", "small, training", "tokenizer":
         for name, row in figures[title].items():
             assert (f"The machine's {name}: " if "limit" in row else f"| {name} | {row['unit']} |") in printed
     row = figures["small"]["one token, at a context of 256"]
     assert row["tutorial"][BETTER] == pytest.approx(row["tutorial"]["median"] / row["numpy_gpt2"]["median"], rel=9)
     assert figures["small, speculation"]["prose, lookup"]["without drafts"][BETTER] > 0
+    assert [*figures["small, training"]] == ["a step, 4 x 256 tokens", "a step, 1 x 256 tokens"]
     assert {"loading", "cold start, to the first token", "a batch of 16"} <= figures["small"].keys()
 
 
@@ -252,7 +261,7 @@ def test_what_is_not_for_a_gpu_is_left_out_with_a_word(capsys: pytest.CaptureFix
     benchmark.leave_out_what_needs_the_processor(args)
     assert args.tasks == benchmark.ON_GPU
     assert args.peers == ["transformers", "tutorial"]
-    words = "not measured on a GPU: cold, ctranslate2, ctranslate2-int8, memory, speculation, tokenizer\n"
+    words = "not measured on a GPU: cold, ctranslate2, ctranslate2-int8, memory, speculation, tokenizer, training\n"
     assert capsys.readouterr().err == words
 
 

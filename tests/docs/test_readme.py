@@ -31,7 +31,7 @@ def needs_more_than_the_package(command: str) -> bool:
     """Whether a command downloads a model, needs a GPU, or installs something."""
     words = shlex.split(command, comments=True)
     downloads = "download" in words and not {"--list", "--help", "tiny"} & {*words}
-    models = [after for word, after in itertools.pairwise(words) if word == "--model"]
+    models = [after for word, after in itertools.pairwise(words) if word in ("--model", "--from")]
     return downloads or any(model != "tiny" for model in models) or "cupy" in words or "pip" in words
 
 
@@ -64,6 +64,7 @@ def test_a_command_runs(file: Path, command: str, tmp_path: Path) -> None:
         pytest.skip("completion needs shtab")
     (tmp_path / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
     (tmp_path / "story.txt").write_text("Once upon a time there was a king.\n")
+    (tmp_path / "stories.txt").write_text("Once upon a time there was a king.\n" * 50)
     (tmp_path / "letter.txt").write_text("Dear king,\n")
     env = {
         **os.environ,
@@ -72,15 +73,20 @@ def test_a_command_runs(file: Path, command: str, tmp_path: Path) -> None:
     }
     if "~/" in command:
         env["HOME"] = str(tmp_path)
+    first = ""  # what the command needs before it
+    if "train" in words:
+        command += " --steps 2 --window 8 --batch-size 1"  # the last value of an option counts
+        if "--resume" in words:
+            first = command.replace("--resume", "--from tiny").replace("--steps 2", "--steps 1") + " && "
     written = [
         tmp_path / after.removeprefix("~/")
         for word, after in itertools.pairwise(words)
-        if word in (">", "-o", "--output")
+        if word in (">", "-o", "--output") and "train" not in words
     ]
     for target in written:
         target.parent.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
-        ["sh", "-c", command],
+        ["sh", "-c", first + command],
         cwd=tmp_path,
         env=env,
         input="The king\n",
