@@ -22,11 +22,11 @@ class Dropout(NamedTuple):
 
     dropout(x)_i = x_i m_i / (1 - rate), where m_i is 0 with the probability `rate`, otherwise 1
 
-    The division keeps the expected value. Which numbers are dropped follows from the seed and the place alone, whatever
-    was drawn before. So the backward pass, which needs the same m_i, draws them again; and the result does not depend
-    on which thread computes what.
+    The division keeps the expected value. Which numbers are dropped depends on the seed, the place and the shape alone,
+    not on what was drawn before. So the backward pass, which needs the same m_i, draws them again; and the result does
+    not depend on which thread computes what.
 
-    The gradient is the same function: d_x_i = d_y_i m_i / (1 - rate).
+    In the backward pass, the same function is applied to d_y: d_x_i = d_y_i m_i / (1 - rate).
     """
 
     rate: float = 0.0  # 0 up to, but not including, 1
@@ -37,7 +37,7 @@ class Dropout(NamedTuple):
         return self._replace(seed=(*self.seed, n))
 
     def __call__(self, x: Array, place: int = 0) -> Array:
-        """Drops some of the numbers of x, of any shape; with the same place and shape, the same ones."""
+        """Drops some of the numbers of x, of any shape; at the same place and in the same shape, the same ones."""
         if not self.rate:
             return x
         draws = np.random.default_rng((*self.seed, place)).random(x.shape, np.float32)
@@ -47,19 +47,20 @@ class Dropout(NamedTuple):
 NO_DROPOUT = Dropout()
 
 # The places within a block at which numbers are dropped.
-WEIGHTS, AFTER_ATTENTION, AFTER_MLP = range(3)
+WEIGHTS, ATTENTION_OUT, MLP_OUT = range(3)
 
 
 class Kept(NamedTuple):
     """What the forward pass of a block keeps for the backward pass, besides x, which the block was given.
 
-    This is the one place that decides what is kept, and so takes memory, and what is computed again. Kept is what would
-    take a product of matrices to compute again: ten numbers for each of the n_embd numbers of a position. Computed
-    again are the layer norms, the attention weights and gelu.
+    This is the one place that decides what is kept, and so takes memory, and what is computed again. Kept is what
+    would take a product with a matrix of parameters to compute again, and the results of the heads: with x, ten numbers
+    for each of the n_embd numbers of a position. Computed again are the layer norms, gelu, and the attention weights,
+    of which there are n_seq for each position and head.
     """
 
-    qkv: Array  # what attention was given: queries, keys and values side by side, [n_batch, n_seq, 3 * n_embd]
-    a: Array  # what attn.c_proj was given, [n_batch, n_seq, n_embd]
+    qkv: Array  # what c_attn returned: queries, keys and values side by side, [n_batch, n_seq, 3 * n_embd]
+    merged: Array  # the results of the heads, which attn.c_proj was given, [n_batch, n_seq, n_embd]
     middle: Array  # what ln_2 was given: the residual stream between attention and MLP, [n_batch, n_seq, n_embd]
     fc: Array  # what gelu was given, [n_batch, n_seq, 4 * n_embd]
 
@@ -70,11 +71,11 @@ def block(x: Array, params: Block, n_head: int, drop: Dropout = NO_DROPOUT) -> t
     Shapes: `[n_batch, n_seq, n_embd]` to `[n_batch, n_seq, n_embd]`.
     """
     qkv = layers.linear(layers.layer_norm(x, params.ln_1), params.attn.c_attn)
-    a = layers.merge_heads(attention(*split_qkv(qkv, n_head), causal_mask(x), drop))
-    middle = x + drop(layers.linear(a, params.attn.c_proj), AFTER_ATTENTION)
+    merged = layers.merge_heads(attention(*split_qkv(qkv, n_head), causal_mask(x), drop))
+    middle = x + drop(layers.linear(merged, params.attn.c_proj), ATTENTION_OUT)
     fc = layers.linear(layers.layer_norm(middle, params.ln_2), params.mlp.c_fc)
-    y = middle + drop(layers.linear(layers.gelu(fc), params.mlp.c_proj), AFTER_MLP)
-    return y, Kept(qkv, a, middle, fc)
+    y = middle + drop(layers.linear(layers.gelu(fc), params.mlp.c_proj), MLP_OUT)
+    return y, Kept(qkv, merged, middle, fc)
 
 
 def split_qkv(qkv: Array, n_head: int) -> tuple[Array, Array, Array]:

@@ -1,25 +1,31 @@
-"""The gradients of GPT-2, written out by hand: one backward function for each function of `layers.py` and `model.py`.
+"""The gradients of GPT-2, written out by hand: a backward function beside each function of `layers.py` and `model.py`.
 
-The loss L is one number, computed from the parameters by a chain of functions. Training asks how L changes if any of
-the numbers in between is changed a little. So for an array x, of whatever shape,
+The loss L is one number, computed from the parameters by a chain of functions. Training asks how L changes when any one
+of the numbers in between changes slightly. So for an array x of any shape,
 
-    d_x    is the array of the same shape with the derivatives  (d_x)_i = dL / dx_i
+    d_x    is the array of the same shape that holds the derivatives    d_x[i] = dL / dx[i]
 
-If y = f(x), the chain rule gives d_x from d_y, since x changes L only through y:
+where i stands for all indices of x together. If y = f(x), then x changes L only through y, and the chain rule gives d_x
+from d_y:
 
-    dL / dx_i = sum_j dL / dy_j  dy_j / dx_i        or        (d_x)_i = sum_j (d_y)_j  dy_j / dx_i
+    d_x[i] = sum_j d_y[j] dy[j]/dx[i]
 
 That sum is what `f_backward` computes. It takes what f took, and d_y; it returns d_x and, if f has parameters, the
-derivatives with respect to them, in a tree of the same type. Three rules cover most of what follows:
+derivatives with respect to them, in a tree of the same type. (dy[j]/dx[i] is an ordinary partial derivative.) Three
+rules cover most of what follows:
 
-    y = x + z       d_x = d_y and d_z = d_y            a sum hands d_y to each of its terms
-    y = x z         d_x = d_y z and d_z = d_y x        a product of two numbers swaps them
-    x is used twice    d_x is the sum of what both uses give
+    y = x + z            d_x = d_y and d_z = d_y        each term of a sum gets d_y
+    y = x z              d_x = d_y z and d_z = d_y x    each factor gets d_y times the other one
+    x is used twice      d_x is the sum of what both uses give
 
-The parts of a block are gone through from the last to the first, so that d_y is known when `f_backward` needs it. This
-is called backpropagation.
+The functions of a pass are visited from the last to the first, so that d_y is known when `f_backward` needs it. This is
+called backpropagation.
 
-Shapes are those of `layers.py`. The functions compute with the dtype of what they are given.
+Where a function takes or does something else, its docstring says so. `kept` is what the forward pass has kept, to be
+used again. The embeddings are used twice, so their functions add to the derivatives that are there already. The chain
+ends at the loss, so `cross_entropy_backward` has no d_y: dL/dL = 1.
+
+Shapes are those of `layers.py`; p numbers positions. The functions compute with the dtype of what they are given.
 
 Sources: Rumelhart et al. 1986, "Learning representations by back-propagating errors"; the papers that `layers.py` names
 for the functions themselves.
@@ -40,20 +46,26 @@ from ..params import MLP, Array, Attention, Block, LayerNorm, Linear, Params
 from . import forward
 from .forward import NO_DROPOUT, Dropout, Kept
 
-# Positions whose loss is computed at once: the logits are by far the largest array.
+# Positions of a text whose probabilities are computed at once. The logits are made whole, since they are needed whole,
+# but nothing else of their size is.
 POSITIONS_AT_ONCE = 64
 
 
 def softmax_backward(x: Array, d_y: Array) -> Array:
     """The derivatives of `softmax`.
 
-    y_j = exp(x_j) / sum_k exp(x_k)
+    y[j] = exp(x[j]) / sum_k exp(x[k])
 
-    The quotient rule gives dy_j / dx_i = y_j (1 if i = j, otherwise 0) - y_j y_i. Summed over j:
+    By the quotient rule,
 
-    d_x_i = y_i (d_y_i - sum_j d_y_j y_j)
+    dy[j]/dx[i] = y[j] - y[j]^2    if i = j
+    dy[j]/dx[i] = -y[j] y[i]       otherwise
 
-    So only differences count: to raise all of d_y by the same amount changes nothing, since the y_j sum to 1.
+    Both have the term -y[j] y[i]. The sum over j of d_y[j] dy[j]/dx[i] is
+
+    d_x[i] = y[i] d_y[i] - sum_j d_y[j] y[j] y[i] = y[i] (d_y[i] - sum_j d_y[j] y[j])
+
+    Only differences count: raising every d_y[j] by the same amount changes nothing, since the y[j] sum to 1.
 
     Shapes: `[..., n]` both, to `[..., n]`.
 
@@ -69,11 +81,11 @@ def gelu_backward(x: Array, d_y: Array) -> Array:
 
     y = 0.5 x (1 + t),  t = tanh(u),  u = c (x + 0.044715 x^3),  c = sqrt(2 / pi)
 
-    du / dx = c (1 + 3 * 0.044715 x^2)
-    dt / du = 1 - t^2
-    dy / dx = 0.5 (1 + t) + 0.5 x (1 - t^2) du / dx
+    du/dx = c (1 + 3 * 0.044715 x^2)
+    dt/du = 1 - t^2
+    dy/dx = 0.5 (1 + t) + 0.5 x (1 - t^2) du/dx
 
-    Each y_i depends on x_i alone, so d_x_i = d_y_i dy_i / dx_i.
+    Each y[i] depends on x[i] alone, so d_x[i] = d_y[i] dy[i]/dx[i].
 
     Shapes: any, both the same; elementwise.
 
@@ -83,36 +95,44 @@ def gelu_backward(x: Array, d_y: Array) -> Array:
     c = math.sqrt(2 / math.pi)
     x2 = x * x
     t = np.tanh(c * x * (1 + 0.044715 * x2))
-    slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (c * (1 + 3 * 0.044715 * x2))
-    return d_y * slope
+    du_dx = c * (1 + 3 * 0.044715 * x2)
+    dy_dx = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du_dx
+    return d_y * dy_dx
 
 
 def layer_norm_backward(x: Array, params: LayerNorm, d_y: Array) -> tuple[Array, LayerNorm]:
     """The derivatives of `layer_norm`.
 
-    y = g n + b,  n_i = (x_i - mean) / s,  s = sqrt(variance + 1e-5)
+    y = g z + b,  z[j] = (x[j] - mean) / s,  s = sqrt(variance + 1e-5),  variance = mean_j((x[j] - mean)^2)
 
-    g and b serve every position, so their derivatives are sums over all positions:
+    g and b serve every position, so their derivatives are sums over all positions p:
 
-    d_g_i = sum d_y_i n_i,    d_b_i = sum d_y_i,    d_n_i = d_y_i g_i
+    d_g[i] = sum_p d_y[p, i] z[p, i],    d_b[i] = sum_p d_y[p, i],    and d_z = d_y g
 
-    x_i moves n_i directly, by 1 / s. It also moves the mean, by 1 / n_embd, and s, by n_i / n_embd, both of which move
-    every n_j. Together dn_j / dx_i = ((1 if i = j, otherwise 0) - 1 / n_embd - n_j n_i / n_embd) / s, and the sum over
-    j is
+    For x, take one position, with n = n_embd numbers. x[i] changes z[j] in three ways: directly if i = j, through the
+    mean, and through s.
 
-    d_x_i = (d_n_i - mean_j(d_n_j) - n_i mean_j(d_n_j n_j)) / s
+    dmean/dx[i] = 1/n
+    dvariance/dx[i] = 2 (x[i] - mean) / n    (that the mean moves adds nothing: the x[j] - mean sum to 0)
+    ds/dx[i] = dvariance/dx[i] / (2 s) = z[i] / n
+    dz[j]/dx[i] = ((1 if i = j, otherwise 0) - 1/n) / s - z[j]/s ds/dx[i]
+                = ((1 if i = j, otherwise 0) - 1/n - z[j] z[i] / n) / s
 
-    So d_x has the mean 0, and nothing of the direction of n: to shift or to scale x would change nothing.
+    The sum over j of d_z[j] dz[j]/dx[i] is
+
+    d_x[i] = (d_z[i] - mean_j(d_z[j]) - z[i] mean_j(d_z[j] z[j])) / s
+
+    The d_x[i] sum to 0: adding the same amount to every x[i] does not change z.
 
     Shapes: x and d_y `[..., n_embd]`, to `[..., n_embd]` and those of params.
     Source: Ba 3; the derivation is also in llm.c, `doc/layernorm`.
     """
     centred = x - x.mean(axis=-1, keepdims=True)
     s = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + 1e-5)
-    n = centred / s
-    d_n = d_y * params.g
-    d_x = (d_n - d_n.mean(axis=-1, keepdims=True) - n * (d_n * n).mean(axis=-1, keepdims=True)) / s
-    return d_x, LayerNorm(g=sum_over_positions(d_y * n), b=sum_over_positions(d_y))
+    z = centred / s
+    d_z = d_y * params.g
+    d_x = (d_z - d_z.mean(axis=-1, keepdims=True) - z * (d_z * z).mean(axis=-1, keepdims=True)) / s
+    return d_x, LayerNorm(g=sum_over_positions(d_y * z), b=sum_over_positions(d_y))
 
 
 def sum_over_positions(x: Array) -> Array:
@@ -123,14 +143,14 @@ def sum_over_positions(x: Array) -> Array:
 def linear_backward(x: Array, params: Linear, d_y: Array) -> tuple[Array, Linear]:
     """The derivatives of `linear`.
 
-    y_pj = sum_i x_pi w_ij + b_j    for each position p
+    y[p, j] = sum_i x[p, i] w[i, j] + b[j]    for each position p
 
-    dy_pj / dx_pi = w_ij, dy_pj / dw_ij = x_pi and dy_pj / db_j = 1. x_pi is used by all outputs j of its own position;
-    w_ij and b_j by all positions p. Hence
+    The partial derivatives are dy[p, j]/dx[p, i] = w[i, j], dy[p, j]/dw[i, j] = x[p, i] and dy[p, j]/db[j] = 1. Each
+    x[p, i] is used by all outputs j of its position, each w[i, j] and b[j] by all positions p. Hence
 
-    d_x_pi = sum_j d_y_pj w_ij,    which is    d_x = d_y w^T
-    d_w_ij = sum_p x_pi d_y_pj,    which is    d_w = x^T d_y
-    d_b_j = sum_p d_y_pj
+    d_x[p, i] = sum_j d_y[p, j] w[i, j]    as a product of matrices: d_x = d_y w^T
+    d_w[i, j] = sum_p x[p, i] d_y[p, j]                              d_w = x^T d_y
+    d_b[j] = sum_p d_y[p, j]
 
     Shapes: x `[..., n_in]`, d_y `[..., n_out]`, to `[..., n_in]` and those of params.
 
@@ -148,26 +168,33 @@ def attention_backward(
 ) -> tuple[Array, Array, Array]:
     """The derivatives of `attention`: those with respect to q, k and v.
 
-    a = weights v,  weights = softmax(scores),  scores = q k^T / sqrt(d_head)
+    a = drop(weights) v,  weights = softmax(scores),  scores = q k^T / sqrt(d_head)
 
-    Both products of matrices are treated as in `linear_backward`. Where the mask is False, the score is minus infinity
-    and the weight 0, and so is d_scores: its factor y_i in `softmax_backward` is 0.
+    Each text and each head is computed for itself. In a product of two matrices, the derivative of either factor is a
+    product of d_y with the other one, transposed, as in `linear_backward`. From the last step to the first:
 
-    d_v = weights^T d_a                      d_weights = d_a v^T
-    d_q = d_scores k / sqrt(d_head)          d_k = d_scores^T q / sqrt(d_head)
+    d_v = drop(weights)^T d_a
+    d_weights = drop(d_a v^T)                  the same numbers are dropped: see `forward.Dropout`
+    d_scores = softmax_backward(scores, d_weights)
+    d_q = d_scores k / sqrt(d_head)
+    d_k = d_scores^T q / sqrt(d_head)          k is transposed in the forward pass, so d_scores is here
+
+    Where the mask is False, the score is a constant, minus infinity, and q and k get nothing through it. That needs no
+    code: its weight y[i] is 0, and so is d_scores, by the factor y[i] in `softmax_backward`.
 
     Shapes: q, k, v and d_a `[..., n_seq, d_head]`, mask `[n_seq, n_seq]`, to three times `[..., n_seq, d_head]`.
     """
     scores = forward.attention_scores(q, k, mask)  # [..., n_seq, n_seq]
-    weights = drop(layers.softmax(scores), forward.WEIGHTS)
-    d_v = np.swapaxes(weights, -1, -2) @ d_a
+    dropped = drop(layers.softmax(scores), forward.WEIGHTS)
+    d_v = np.swapaxes(dropped, -1, -2) @ d_a
     d_weights = drop(d_a @ np.swapaxes(v, -1, -2), forward.WEIGHTS)
-    d_scores = softmax_backward(scores, d_weights) / math.sqrt(q.shape[-1])
-    return d_scores @ k, np.swapaxes(d_scores, -1, -2) @ q, d_v
+    d_scores = softmax_backward(scores, d_weights)
+    d_products = d_scores / math.sqrt(q.shape[-1])  # those of q k^T
+    return d_products @ k, np.swapaxes(d_products, -1, -2) @ q, d_v
 
 
 def split_heads_backward(d_heads: Array) -> Array:
-    """The derivatives of `split_heads`, which only puts numbers elsewhere: their derivatives go back where they were.
+    """The derivatives of `split_heads`. It only rearranges numbers, so their derivatives are rearranged back.
 
     Shapes: `[n_batch, n_head, n_seq, d_head]` to `[n_batch, n_seq, n_embd]`.
     """
@@ -175,7 +202,7 @@ def split_heads_backward(d_heads: Array) -> Array:
 
 
 def merge_heads_backward(d_merged: Array, n_head: int) -> Array:
-    """The derivatives of `merge_heads`, the inverse.
+    """The derivatives of `merge_heads`, the inverse of `split_heads`.
 
     Shapes: `[n_batch, n_seq, n_embd]` to `[n_batch, n_head, n_seq, d_head]`.
     """
@@ -187,25 +214,30 @@ def multi_head_attention_backward(
 ) -> tuple[Array, Attention]:
     """The derivatives of `multi_head_attention`: its steps from the last to the first.
 
-    y = c_proj(a),  a = merge_heads(attention(q, k, v)),  q, k, v = split_heads(c_attn(x))
+    qkv = c_attn(x)
+    q, k, v = the three thirds of split_heads(qkv), with 3 n_head heads
+    merged = merge_heads(attention(q, k, v))
+    y = c_proj(merged)
 
-    The forward pass has kept what `c_proj` and attention were given: `kept.a` and `kept.qkv`.
+    The forward pass has kept qkv and merged.
 
     Shapes: x and d_y `[n_batch, n_seq, n_embd]`, to `[n_batch, n_seq, n_embd]` and those of params.
     """
-    d_a, d_c_proj = linear_backward(kept.a, params.c_proj, d_y)
-    d_heads = merge_heads_backward(d_a, n_head)  # [n_batch, n_head, n_seq, d_head]
+    d_merged, d_c_proj = linear_backward(kept.merged, params.c_proj, d_y)
+    d_heads = merge_heads_backward(d_merged, n_head)  # [n_batch, n_head, n_seq, d_head]
     q, k, v = forward.split_qkv(kept.qkv, n_head)
     d_q, d_k, d_v = attention_backward(q, k, v, forward.causal_mask(x), d_heads, drop)
-    d_qkv = split_heads_backward(np.concatenate([d_q, d_k, d_v], axis=1))  # [n_batch, n_seq, 3 * n_embd]
-    d_x, d_c_attn = linear_backward(x, params.c_attn, d_qkv)
+    d_heads = np.concatenate([d_q, d_k, d_v], axis=1)  # [n_batch, 3 * n_head, n_seq, d_head]: q, then k, then v
+    d_x, d_c_attn = linear_backward(x, params.c_attn, split_heads_backward(d_heads))
     return d_x, Attention(d_c_attn, d_c_proj)
 
 
 def mlp_backward(x: Array, params: MLP, d_y: Array, kept: Kept) -> tuple[Array, MLP]:
     """The derivatives of `mlp`: its steps from the last to the first.
 
-    y = c_proj(hidden),  hidden = gelu(fc),  fc = c_fc(x)
+    fc = c_fc(x)
+    hidden = gelu(fc)
+    y = c_proj(hidden)
 
     The forward pass has kept fc.
 
@@ -220,37 +252,43 @@ def mlp_backward(x: Array, params: MLP, d_y: Array, kept: Kept) -> tuple[Array, 
 def block_backward(
     x: Array, params: Block, n_head: int, d_y: Array, kept: Kept, drop: Dropout = NO_DROPOUT
 ) -> tuple[Array, Block]:
-    """The derivatives of `block`.
+    """The derivatives of `block`: its two lines from the last to the first.
 
     middle = x + drop(multi_head_attention(ln_1(x)))
     y = middle + drop(mlp(ln_2(middle)))
 
-    In each line, the residual stream is used twice, by the sum and by the layer norm, so its derivative is a sum of
-    two: what has arrived, unchanged, and what comes back through the part. The unchanged term is why deep models with
-    residuals can be trained: no product of small numbers stands between the loss and the first block.
+    In each line, the residual stream is used twice, by the sum and by the layer norm. So its derivative is a sum of
+    two: the one that has arrived, and the one that comes back through attention or the MLP.
+
+    d_middle = d_y + (d_y back through drop, mlp and ln_2)
+    d_x = d_middle + (d_middle back through drop, multi_head_attention and ln_1)
+
+    The first term reaches the first block without being multiplied by anything in the blocks above. That is what makes
+    deep models with residual connections easy to train.
+
+    The forward pass has kept middle.
 
     Shapes: x and d_y `[n_batch, n_seq, n_embd]`, to `[n_batch, n_seq, n_embd]` and those of params.
     Source: He et al. 2016, "Identity mappings in deep residual networks".
     """
-    normalised = layers.layer_norm(kept.middle, params.ln_2)
-    d_normalised, d_mlp = mlp_backward(normalised, params.mlp, drop(d_y, forward.AFTER_MLP), kept)
-    d_through_mlp, d_ln_2 = layer_norm_backward(kept.middle, params.ln_2, d_normalised)
+    middle = kept.middle
+    d_normed, d_mlp = mlp_backward(layers.layer_norm(middle, params.ln_2), params.mlp, drop(d_y, forward.MLP_OUT), kept)
+    d_through_mlp, d_ln_2 = layer_norm_backward(middle, params.ln_2, d_normed)
     d_middle = d_y + d_through_mlp
 
-    normalised = layers.layer_norm(x, params.ln_1)
-    d_attended = drop(d_middle, forward.AFTER_ATTENTION)
-    d_normalised, d_attn = multi_head_attention_backward(normalised, params.attn, n_head, d_attended, kept, drop)
-    d_through_attention, d_ln_1 = layer_norm_backward(x, params.ln_1, d_normalised)
+    normed, d_attended = layers.layer_norm(x, params.ln_1), drop(d_middle, forward.ATTENTION_OUT)
+    d_normed, d_attn = multi_head_attention_backward(normed, params.attn, n_head, d_attended, kept, drop)
+    d_through_attention, d_ln_1 = layer_norm_backward(x, params.ln_1, d_normed)
     return d_middle + d_through_attention, Block(d_ln_1, d_attn, d_ln_2, d_mlp)
 
 
 def embed_backward(ids: Array, d_x: Array, d_wte: Array, d_wpe: Array) -> None:
     """Adds the derivatives of `model.embed` to those of the embeddings.
 
-    x_p = wte[id_p] + wpe[p]
+    x[p] = wte[ids[p]] + wpe[p]
 
-    A token that occurs several times is used several times, so the row of wte for it gets the sum of all its d_x_p;
-    likewise wpe, where a batch has several texts. The rows of tokens that do not occur get nothing.
+    A token that occurs several times is used several times, so its row of d_wte gets the sum of all its d_x[p];
+    likewise a row of d_wpe, where a batch has several texts. The rows of tokens that do not occur get nothing.
 
     Shapes: ids `[n_batch, n_seq]`, d_x `[n_batch, n_seq, n_embd]`, d_wte `[n_vocab, n_embd]`, d_wpe `[n_ctx, n_embd]`.
     """
@@ -259,13 +297,14 @@ def embed_backward(ids: Array, d_x: Array, d_wte: Array, d_wpe: Array) -> None:
 
 
 def output_head_backward(x: Array, params: Params, d_logits: Array, d_wte: Array | None) -> Array:
-    """The derivatives of `model.output_head`, as in `linear_backward` for w = wte^T, without a bias.
+    """The derivatives of `model.output_head`, as in `linear_backward` with w = wte^T and without a bias.
 
     logits = x wte^T
 
-    d_x = d_logits wte,    d_wte = d_logits^T x
+    d_x = d_logits wte
+    d_wte = d_logits^T x
 
-    `embed` uses wte as well. So this adds to d_wte, as `embed_backward` does; unless d_wte is None, and not wanted.
+    `embed` uses wte as well, so this adds to d_wte, unless d_wte is None: then it is not wanted.
 
     Shapes: x `[..., n_embd]`, d_logits `[..., n_vocab]`, d_wte `[n_vocab, n_embd]`, to `[..., n_embd]`.
     """
@@ -276,42 +315,46 @@ def output_head_backward(x: Array, params: Params, d_logits: Array, d_wte: Array
 
 
 def cross_entropy(logits: Array, targets: Array, n_targets: int) -> float:
-    """The loss L: how surprising the tokens that followed are for the model, in nats per token.
+    """The loss L: how much the tokens that followed surprise the model, in nats per token.
 
-    L = -1 / n_targets  sum_p log p(target_p),    p = softmax(logits)
+    L = -1/n_targets sum_p log_softmax(logits[p])[targets[p]]
 
     Args:
         logits: `[..., n_vocab]`.
         targets: the id of the token that followed each position, `[...]`; `IGNORED` for one that does not count.
-        n_targets: by how many tokens the sum is divided: all of a batch, of which this may be a part.
+        n_targets: how many targets count in the whole batch, of which this may be a part.
 
     Source: Radford et al. 2018, section 3.1.
     """
-    counts = targets != IGNORED
-    log_p = layers.log_softmax(logits[counts])
-    of_targets = np.take_along_axis(log_p, targets[counts][:, None], axis=-1)
+    is_counted = targets != IGNORED
+    log_p = layers.log_softmax(logits[is_counted])
+    of_targets = np.take_along_axis(log_p, targets[is_counted][:, None], axis=-1)
     return -float(np.sum(of_targets, dtype=np.float64)) / n_targets
 
 
 def cross_entropy_backward(logits: Array, targets: Array, n_targets: int) -> Array:
     """The derivatives of `cross_entropy`.
 
-    For one position, log p(target) = logit_target - log(sum_j exp(logit_j)). The derivative of the logarithm of the sum
-    with respect to logit_i is exp(logit_i) / sum_j exp(logit_j), which is softmax(logits)_i. Hence
+    For one position, log_softmax(logits)[target] = logits[target] - log(sum_j exp(logits[j])). The derivative of the
+    second term with respect to logits[i] is exp(logits[i]) / sum_j exp(logits[j]), which is softmax(logits)[i]. In L,
+    all of this has the factor -1/n_targets. Hence
 
-    d_logits_i = (softmax(logits)_i - (1 if i is the target, otherwise 0)) / n_targets
+    d_logits[p, i] = (softmax(logits[p])[i] - (1 if i = targets[p], otherwise 0)) / n_targets
 
-    Each logit is to move towards what the text has: the target's up, by as much as its probability falls short of 1,
-    all others down, by their probabilities.
+    A step goes against the gradient. So the logit of the target goes up, by as much as its probability falls short of
+    1, and all others go down, each by its probability. A target that is `IGNORED` is not in L, so its row is 0.
 
-    Shapes: logits `[..., n_vocab]`, targets `[...]`, to `[..., n_vocab]`: 0 where a target is `IGNORED`.
+    Shapes: logits `[..., n_vocab]`, targets `[...]`, to `[..., n_vocab]`.
 
     >>> cross_entropy_backward(np.log([[1.0, 2.0, 5.0]]), np.array([2]), 1).round(3)
     array([[ 0.125,  0.25 , -0.375]])
     """
-    counts = (targets != IGNORED)[..., None]
-    one_hot = np.arange(logits.shape[-1]) == targets[..., None]
-    return np.where(counts, layers.softmax(logits) - one_hot, 0) / n_targets
+    d_logits = np.exp(layers.log_softmax(logits))  # softmax
+    is_counted = targets != IGNORED
+    d_logits[np.logical_not(is_counted)] = 0
+    d_logits[(*np.nonzero(is_counted), targets[is_counted])] -= 1
+    d_logits /= n_targets
+    return d_logits
 
 
 def gradients(
@@ -332,25 +375,26 @@ def gradients(
         ids: what the model reads, `[n_batch, n_seq]`.
         targets: the token that follows each, `[n_batch, n_seq]`; `IGNORED` where none is to be predicted.
         params, n_head: the model.
-        n_targets: by how many tokens the loss is divided; by default, by those of this batch.
+        n_targets: how many targets count, if this is a part of a larger batch.
         drop: dropout, by default none.
         sparing: whether each block keeps only what it was given, and is computed a second time in the backward pass:
             less memory, a third more time. The result is the same, bit for bit.
         first_block: the first block whose derivatives are wanted. The backward pass ends there.
-        embeddings: whether those of the embeddings are wanted; without those of all blocks, they never are.
-        total: derivatives to add these to, from a call with the same options; this tree is then returned.
+        embeddings: whether those of the embeddings are wanted; they never are if first_block is above 0.
+        total: derivatives from a call with the same options. These are added to them, in place, and the sums returned.
 
     Returns:
         The loss, in nats per token, and the derivatives: `grads.h[0].mlp.c_fc.w` is that of `params.h[0].mlp.c_fc.w`.
-        Where they are not wanted there are zeros, which take no memory and cannot be written to.
+        Those that are not wanted are zeros, which take no memory and cannot be written to.
 
     Raises:
-        ValueError: a function of `layers` was replaced, and its backward function was not; or no target counts.
+        ValueError: no target counts; or `check_replaced` refuses what the model computes.
 
     Source of `sparing`: Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
     check_replaced()
-    n_targets = n_targets or int(np.count_nonzero(targets != IGNORED))
+    if n_targets is None:
+        n_targets = int(np.count_nonzero(targets != IGNORED))
     if not n_targets:
         raise ValueError(f"there is nothing to learn: every target is {IGNORED}, which does not count")
     d_wte = d_wpe = None
@@ -359,12 +403,12 @@ def gradients(
 
     x = drop.within(0)(model.embed(ids, params))
     x, stack = forward.blocks(x, params, n_head, drop, sparing, first_block)
-    loss, d_x = loss_backward(layers.layer_norm(x, params.ln_f), params, targets, n_targets, d_wte)
-    d_x, d_ln_f = layer_norm_backward(x, params.ln_f, d_x)
-    del x
+    loss, d_normed = loss_backward(layers.layer_norm(x, params.ln_f), params, targets, n_targets, d_wte)
+    d_x, d_ln_f = layer_norm_backward(x, params.ln_f, d_normed)
+    del x  # of what the last block returned, nothing is needed any more
     d_x, d_h = blocks_backward(stack, params, n_head, d_x, drop, total)
     if d_wte is None or d_wpe is None:
-        d_wte, d_wpe = nothing(params.wte), nothing(params.wpe)
+        d_wte, d_wpe = unwanted(params.wte), unwanted(params.wpe)
     else:
         embed_backward(ids, drop.within(0)(d_x), d_wte, d_wpe)
     return loss, Params(d_wte, d_wpe, d_h, add(total and total.ln_f, d_ln_f))
@@ -373,7 +417,9 @@ def gradients(
 def blocks_backward(
     stack: forward.Stack, params: Params, n_head: int, d_y: Array, drop: Dropout, total: Params | None
 ) -> tuple[Array, tuple[Block, ...]]:
-    """The derivatives of the blocks, from the last to the first that kept something; of the others, nothing.
+    """The derivatives of all blocks, from the last to the first that is on the stack; of the others, none.
+
+    The stack is empty afterwards: what a block has kept is freed as soon as it has been used.
 
     Shapes: d_y `[n_batch, n_seq, n_embd]`, to `[n_batch, n_seq, n_embd]` and a tree for each block.
     """
@@ -381,17 +427,18 @@ def blocks_backward(
     first_block = len(params.h) - len(stack)
     for i in reversed(range(first_block, len(params.h))):
         x, kept = stack.pop()
-        part = drop.within(i + 1)
-        kept = kept or forward.block(x, params.h[i], n_head, part)[1]
-        d_y, d_block = block_backward(x, params.h[i], n_head, d_y, kept, part)
+        of_block = drop.within(i + 1)
+        if kept is None:
+            _, kept = forward.block(x, params.h[i], n_head, of_block)
+        d_y, d_block = block_backward(x, params.h[i], n_head, d_y, kept, of_block)
         d_h.append(add(total and total.h[i], d_block))
-    return d_y, (*map(nothing, params.h[:first_block]), *reversed(d_h))
+    return d_y, (*map(unwanted, params.h[:first_block]), *reversed(d_h))
 
 
 def loss_backward(x: Array, params: Params, targets: Array, n_targets: int, d_wte: Array | None) -> tuple[float, Array]:
-    """The loss, from what the last layer norm returned, and its derivatives with respect to that.
+    """The loss, from what the last layer norm returned, and the derivatives with respect to that.
 
-    The derivatives of the logits take the place of the logits, a few positions at a time: this is the largest array.
+    The derivatives of the logits take the place of the logits, a few positions at a time: no array is larger.
 
     Shapes: x `[n_batch, n_seq, n_embd]`, targets `[n_batch, n_seq]`, to the loss and `[n_batch, n_seq, n_embd]`. The
     derivatives of wte are added to d_wte.
@@ -415,45 +462,44 @@ def add(total: Any, more: Any) -> Any:
     return total
 
 
-def nothing(part: Any) -> Any:
-    """Zeros in place of derivatives that are not computed, shaped like an array or a tree; they take no memory."""
+def unwanted(part: Any) -> Any:
+    """Zeros for derivatives that are not computed, shaped like an array or a tree. They take no memory."""
     if isinstance(part, tuple):
-        return type(part)(*map(nothing, part))
+        return type(part)(*map(unwanted, part))
     return np.broadcast_to(np.zeros((), part.dtype, like=part), part.shape)
 
 
-# Each function of the forward pass that has a backward function here, as it was when this module was imported.
-FORWARD = {
-    name: (module, getattr(module, name))
-    for name, module in [
-        *((name, layers) for name in ("softmax", "gelu", "layer_norm", "linear", "attention")),
-        *((name, layers) for name in ("split_heads", "merge_heads", "multi_head_attention", "mlp", "block")),
-        *((name, model) for name in ("embed", "output_head")),
-    ]
+# The functions of the forward pass that can be replaced together with their backward functions, and those whose steps
+# training computes one by one. All are as they are when this module is imported.
+REPLACEABLE = {
+    **{name: (layers, getattr(layers, name)) for name in ("softmax", "gelu", "layer_norm", "linear")},
+    **{name: (model, getattr(model, name)) for name in ("embed", "output_head")},
 }
-BACKWARD = {name: globals()[f"{name}_backward"] for name in FORWARD}
+FIXED = {
+    **{name: (layers, getattr(layers, name)) for name in ("log_softmax", "attention", "split_heads", "merge_heads")},
+    **{name: (layers, getattr(layers, name)) for name in ("multi_head_attention", "mlp", "block")},
+    **{name: (model, getattr(model, name)) for name in ("transformer", "logits")},
+}
+BACKWARD = {name: globals()[f"{name}_backward"] for name in REPLACEABLE}
 
 
 def check_replaced() -> None:
     """Checks that what is derived here is what the model computes.
 
     Raises:
-        ValueError: a function of `layers` or `model` was replaced and its backward function was not; the parts of a
-            block were put together in another way; or a trace or a patch is active, which would see only half.
+        ValueError: a function of `layers` or `model` was replaced, and its backward function was not; one was replaced
+            whose steps training computes one by one; or a trace or a patch is active, which would see only a part.
     """
-    for name, (module, original) in FORWARD.items():
-        replaced = getattr(module, name)
-        if replaced is original:
+    for name, (module, original) in {**REPLACEABLE, **FIXED}.items():
+        if getattr(module, name) is original:
             continue
-        where = module.__name__.rpartition(".")[2]
-        if name in ("attention", "multi_head_attention", "mlp", "block"):
+        replaced = f"{module.__name__.rpartition('.')[2]}.{name} was replaced"
+        if name in FIXED:
             raise ValueError(
-                f"{where}.{name} was replaced, but training computes its steps one by one, with dropout, in "
-                "`training/forward.py`: change them there and in `training/gradients.py`"
+                f"{replaced}, but training computes its steps one by one: change them in `training/forward.py`, and "
+                "their derivatives in `training/gradients.py`"
             )
         if globals()[f"{name}_backward"] is BACKWARD[name]:
-            raise ValueError(
-                f"{where}.{name} was replaced, but its derivatives were not: replace gradients.{name}_backward, too"
-            )
+            raise ValueError(f"{replaced}, but its derivatives were not: replace gradients.{name}_backward, too")
     if prefill.reads_whole():
         raise ValueError("a trace or a patch is active, and would see only a part of training: leave it first")
