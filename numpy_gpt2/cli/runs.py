@@ -18,7 +18,7 @@ from ..gpt2 import GPT2, load
 from ..hub.download import in_bytes
 from ..hub.names import NAMES, RELEASED, model_folder
 from ..machine.files import locked
-from ..machine.memory import available_memory
+from ..machine.memory import available_memory, used_memory
 from ..machine.threads import count_threads
 from ..params import Array, HParams, count_params, init_params
 from ..tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def started(args: argparse.Namespace, before: int) -> tuple[Training, Text]:
     options = dataclasses.replace(Options() if args.source else loop.FROM_SCRATCH, **given_options(args))
     model = loaded_model(args) if args.source else new_model(args, options, before)
     loop.check_options(options, model.hparams)
-    options, needed = fitting_memory(model.hparams, options, before)
+    options, needed = fitting_memory(model.hparams, options, without_weights(model, before))
     text = read_text(args, model)
     training = Training(model, text.ids, options)
     announce(training, text, needed)
@@ -114,7 +114,7 @@ def resumed(args: argparse.Namespace, folder: Path, before: int) -> tuple[Traini
     steps = options.steps if args.steps is None else checks.check_whole_number("--steps", args.steps, at_least=1)
     if about["step"] >= steps:
         raise ValueError(f"the run in {folder} has made {about['step']} steps: --steps N goes on, up to N in all")
-    fitting, needed = fitting_memory(model.hparams, options, before)
+    fitting, needed = fitting_memory(model.hparams, options, without_weights(model, before))
     text = read_text(args, model)
     training = checkpoints.restore(folder, text.ids, steps=steps, sparing=fitting.sparing)
     if training.n_threads != about["threads"]:
@@ -198,6 +198,17 @@ def read_vocabulary(args: argparse.Namespace) -> Tokenizer:
     if args.vocabulary is None or args.vocabulary in RELEASED:
         return Tokenizer.gpt2()
     return Tokenizer.load(model_folder(args.vocabulary, args.models_dir))
+
+
+def without_weights(model: GPT2, before: int) -> int:
+    """How many bytes of memory the process takes without the parameters of a model that it has just loaded.
+
+    Args:
+        model: the model.
+        before: how many it took before it loaded the model.
+    """
+    weights = model.params.wte.itemsize * count_params(model.hparams)
+    return max(before, (used_memory() or 0) - weights)  # those that were converted have their file in memory as well
 
 
 def fitting_memory(hparams: HParams, options: Options, before: int) -> tuple[Options, int]:

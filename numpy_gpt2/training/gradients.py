@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import layers, model
+from .. import checks, layers, model
 from ..decoding import prefill
 from ..evaluation.scoring import IGNORED
 from ..machine.products import add_product, product
@@ -388,11 +388,14 @@ def gradients(
         Those that are not wanted are zeros, which take no memory and cannot be written to.
 
     Raises:
-        ValueError: no target counts; or `check_replaced` refuses what the model computes.
+        ValueError: ids or targets are not ids of the model, or no target counts; or `check_replaced` refuses what the
+            model computes.
 
     Source of `sparing`: Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
     check_replaced()
+    checks.check_indices("ids", ids, ids.shape, len(params.wte))
+    checks.check_indices("targets", targets, ids.shape, len(params.wte), IGNORED)
     if n_targets is None:
         n_targets = int(np.count_nonzero(targets != IGNORED))
     if not n_targets:

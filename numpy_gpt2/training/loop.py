@@ -143,7 +143,7 @@ class Training:
         named = {
             name: array
             for name, array in named_arrays(model.params)
-            if not self.first_block or name.startswith((*prefixes, "ln_f/"))
+            if not options.train_last or name.startswith((*prefixes, "ln_f/"))
         }
         self.adapters: lora.Adapters | None = None
         if options.lora_rank:
@@ -188,7 +188,7 @@ class Training:
             Dropout(options.dropout, (options.seed, self.step)),
             options.sparing,
             self.first_block,
-            embeddings=self.adapters is None,
+            embeddings=not (options.train_last or options.lora_rank),
         )
         grads = arrays(tree) if self.adapters is None else self.adapters.gradients(arrays(tree))
         return loss, grads, int(np.count_nonzero(targets != IGNORED))

@@ -41,8 +41,8 @@ def clip_by_global_norm(grads: Arrays, highest: float, n_threads: int = 1) -> fl
 
 
 def sum_of_squares(part: Array) -> float:
-    """The sum of the squares of some numbers. Shape: `[n]`."""
-    return float(np.dot(part, part))
+    """The sum of the squares of some numbers, of any shape."""
+    return float(np.vdot(part, part))
 
 
 class AdamW:
@@ -80,10 +80,11 @@ class AdamW:
         names: Iterable[str] | None = None,
     ) -> None:
         """Begins with m = v = 0, for the parameters of these names; by default for all."""
-        chosen = arrays(params)
+        named = arrays(params)
+        chosen = [*named] if names is None else [*names]
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
         self.n_updates = 0
-        self.m, self.v = ({name: np.zeros_like(chosen[name]) for name in names or chosen} for _ in range(2))
+        self.m, self.v = ({name: np.zeros_like(named[name]) for name in chosen} for _ in range(2))
 
     def update(self, params: Arrays, grads: Arrays, learning_rate: float, n_threads: int = 1) -> None:
         """Makes a step: changes the parameters in place."""

@@ -19,7 +19,7 @@ from ..evaluation.scoring import IGNORED
 from ..machine.workers import add_to, for_each_part, run_in_threads
 from ..params import Array, Params, named_arrays
 from .forward import NO_DROPOUT, Dropout
-from .gradients import cross_entropy, gradients
+from .gradients import check_replaced, cross_entropy, gradients
 
 Arrays: TypeAlias = Params | Mapping[str, Array]  # parameters or gradients, as a tree or by name
 
@@ -50,6 +50,7 @@ def batch_gradients(
     Raises:
         ValueError: as for `gradients`.
     """
+    check_replaced()  # here, since a trace or a patch belongs to the calling thread
     lengths = [1 + int(np.max(np.flatnonzero(row != IGNORED), initial=-1)) for row in targets]
     counting = [i for i, length in enumerate(lengths) if length] or [0]
     n_targets = int(np.count_nonzero(targets != IGNORED))
@@ -65,7 +66,7 @@ def batch_gradients(
         assert total is not None
         return sum(losses), total
 
-    n_threads = min(n_threads, len(counting))
+    n_threads = max(1, min(n_threads, len(counting)))
     (loss, total), *others = run_in_threads([partial(of_texts, counting[k::n_threads]) for k in range(n_threads)])
     for of_thread, grads in others:
         loss += of_thread

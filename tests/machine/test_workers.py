@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -46,7 +45,7 @@ class TestRunInThreads:
 
     def test_the_first_error_is_raised_after_all_have_ended(self) -> None:
         """In the order of the tasks, though a later one has failed before."""
-        has_failed, ended = [threading.Event(), threading.Event()], []
+        has_failed, has_returned, ended = [threading.Event(), threading.Event()], threading.Event(), []
 
         def last() -> None:
             has_failed[1].set()
@@ -59,12 +58,27 @@ class TestRunInThreads:
 
         def long() -> None:
             assert has_failed[0].wait(LONG)
-            np.linalg.inv(np.eye(400))
-            ended.append("long")
+            ended.append(any(has_returned.is_set() for _ in range(100_000)))  # time enough for a caller that goes on
+
+        def run() -> None:
+            try:
+                run_in_threads([first, long, long, last])
+            finally:
+                has_returned.set()
 
         with pytest.raises(IndexError, match="first"):
-            run_in_threads([long, first, long, last])
-        assert ended == ["long", "long"]
+            run()
+        assert ended == [False, False]
+
+    def test_tasks_within_a_task_run_one_after_another(self) -> None:
+        """Threads of a pool that wait for tasks of the same pool would wait for ever."""
+
+        def task() -> list[int]:
+            return run_in_threads([threading.get_ident] * 2)
+
+        first, second = run_in_threads([task, task])
+        assert first[0] == first[1]
+        assert second[0] == second[1]
 
     def test_a_single_task_runs_in_the_calling_thread(self) -> None:
         assert run_in_threads([threading.get_ident]) == [threading.get_ident()]
@@ -168,12 +182,11 @@ def test_an_array_is_added_to_another_in_place() -> None:
     np.testing.assert_array_equal(more, numbered(2, 3) ** 2)
 
 
-def test_the_first_error_of_a_part_is_raised() -> None:
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_first_error_of_a_part_is_raised(n_threads: int) -> None:
     def work(part: Array) -> None:
         if part[0] >= 4:
             raise ValueError(f"part {part[0]:g}")
 
-    tasks: list[Callable[[], object]] = [lambda: for_each_part(work, [(numbered(9),)], n, part=2) for n in (1, 2)]
-    for task in tasks:
-        with pytest.raises(ValueError, match="part 4"):
-            task()
+    with pytest.raises(ValueError, match="^part 4$"):
+        for_each_part(work, [(numbered(6),)], n_threads, part=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,10 +43,10 @@ class TestWithoutDropout:
         """Each part, given what was kept for it, returns the same as in the pass."""
         block, n_head = random_model(hparams, dtype).params.h[0], hparams.n_head
         x = random(n_batch, hparams.n_ctx, hparams.n_embd).astype(dtype)
-        y, kept = forward.block(x, block, n_head)
+        _, kept = forward.block(x, block, n_head)
         np.testing.assert_array_equal(kept.qkv, layers.linear(layers.layer_norm(x, block.ln_1), block.attn.c_attn))
         attended = layers.multi_head_attention(layers.layer_norm(x, block.ln_1), block.attn, n_head)
-        np.testing.assert_array_equal(layers.linear(kept.a, block.attn.c_proj), attended)
+        np.testing.assert_array_equal(layers.linear(kept.merged, block.attn.c_proj), attended)
         np.testing.assert_array_equal(kept.middle, x + attended)
         np.testing.assert_array_equal(
             layers.linear(layers.gelu(kept.fc), block.mlp.c_proj),
@@ -56,16 +57,20 @@ class TestWithoutDropout:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_a_replaced_layer_takes_effect(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+@pytest.mark.parametrize(
+    "name", ["softmax", "gelu", "layer_norm", "linear", "split_heads", "merge_heads", "causal_mask"]
+)
+def test_a_replaced_layer_takes_effect(monkeypatch: pytest.MonkeyPatch, name: str, rate: float) -> None:
     block, x = random_model(SHAPES[1]).params.h[0], random(2, 9, 10)
     before, _ = forward.block(x, block, 5, Dropout(rate))
-    for name in ("softmax", "gelu", "layer_norm", "linear", "split_heads", "merge_heads", "causal_mask"):
-        with monkeypatch.context() as patch:
-            original, changed = getattr(layers, name), (lambda y: ~y) if name == "causal_mask" else (lambda y: y / 2)
-            patch.setattr(layers, name, lambda *args, f=original, change=changed: change(f(*args)))
-            if name == "causal_mask":  # a query that sees nothing has no weights
-                patch.setattr(layers, name, lambda positions, n_key: np.ones((n_key, n_key), bool))
-            assert not np.allclose(forward.block(x, block, 5, Dropout(rate))[0], before), name
+    original = getattr(layers, name)
+
+    def changed(*args: Any) -> Array:
+        y = original(*args)
+        return np.logical_or(y, y.T) if name == "causal_mask" else y / 2
+
+    monkeypatch.setattr(layers, name, changed)
+    assert not np.allclose(forward.block(x, block, 5, Dropout(rate))[0], before)
 
 
 def test_a_pass_with_dropout_is_that_of_pytorch_with_the_same_masks() -> None:
@@ -77,8 +82,8 @@ def test_a_pass_with_dropout_is_that_of_pytorch_with_the_same_masks() -> None:
     for i, block in enumerate(gpt2.params.h):
         x, _ = forward.block(x, block, 5, drop.within(i + 1))
         factors.append(drop.within(i + 1)(np.ones((2, 5, 9, 9)), forward.WEIGHTS))
-        factors.append(drop.within(i + 1)(np.ones((2, 9, 10)), forward.AFTER_ATTENTION))
-        factors.append(drop.within(i + 1)(np.ones((2, 9, 10)), forward.AFTER_MLP))
+        factors.append(drop.within(i + 1)(np.ones((2, 9, 10)), forward.ATTENTION_OUT))
+        factors.append(drop.within(i + 1)(np.ones((2, 9, 10)), forward.MLP_OUT))
     ours = model.output_head(layers.layer_norm(x, gpt2.params.ln_f), gpt2.params)
     with dropout_by(factors), torch.no_grad():
         theirs = in_pytorch(gpt2)(torch.tensor(ids)).logits.numpy()
@@ -132,7 +137,7 @@ class TestDropout:
             for step in (0, 1)
             for text in (0, 1)
             for block in (0, 1, 2)
-            for place in (forward.WEIGHTS, forward.AFTER_ATTENTION, forward.AFTER_MLP)
+            for place in (forward.WEIGHTS, forward.ATTENTION_OUT, forward.MLP_OUT)
         ]
         both = np.array(masks, float) @ np.array(masks, float).T
         np.fill_diagonal(both, 100)
@@ -148,7 +153,7 @@ class TestDropout:
         assert not np.allclose(forward.block(x, block, 1, Dropout(0.2))[0], layers.block(x, block, 1), atol=0.5)
 
 
-def test_rates_of_a_block_drop_at_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_drops_at_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     block, x, places = random_model(SHAPES[0]).params.h[0], random(2, 7, 48), []
     original = Dropout.__call__
 

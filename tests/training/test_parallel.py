@@ -11,6 +11,7 @@ from conftest import SHAPES, in_pytorch, random_ids, random_model
 from in_torch import assert_gradients_near, loss_and_gradients
 
 import numpy_gpt2
+from numpy_gpt2.evaluation import scoring
 from numpy_gpt2.evaluation.scoring import IGNORED
 from numpy_gpt2.params import Array, Params, named_arrays
 from numpy_gpt2.training import parallel
@@ -38,9 +39,7 @@ def batch(kind: str) -> tuple[Array, Array]:
     return ids, np.where(counts, targets, IGNORED)
 
 
-KINDS = [
-    *("whole", "padded on the right", "texts without a target", "the first tokens do not count", "one target in all")
-]
+KINDS = ["whole", "padded on the right", "texts without a target", "the first tokens do not count", "one target in all"]
 
 
 def named(grads: Params) -> dict[str, Array]:
@@ -137,7 +136,8 @@ def test_gradients_are_added_in_place_where_there_are_any() -> None:
     given = (*batch("whole"), PARAMS, N_HEAD)
     _, total = gradients(*given, first_block=1)
     _, more = gradients(*given)
-    expected = [x + y if x.flags.writeable else x for x, y in zip(named(total).values(), named(more).values(), strict=True)]
+    pairs = zip(named(total).values(), named(more).values(), strict=True)
+    expected = [x + y if x.flags.writeable else x for x, y in pairs]
     assert parallel.add(total, more) is total
     for array, sums in zip(named(total).values(), expected, strict=True):
         np.testing.assert_array_equal(array, sums)
@@ -152,7 +152,7 @@ def test_without_any_target_there_is_nothing_to_learn(n_threads: int) -> None:
 
 @pytest.mark.parametrize(
     "n_threads",
-    [1, pytest.param(2, marks=pytest.mark.xfail(reason="only the calling thread knows of the trace", strict=True))],
+    [1, 2],
 )
 def test_within_a_trace_nothing_is_learned(n_threads: int) -> None:
     with pytest.raises(ValueError, match="^a trace or a patch is active"), numpy_gpt2.trace():
@@ -164,6 +164,7 @@ def test_within_a_trace_nothing_is_learned(n_threads: int) -> None:
 def test_bits_per_byte_are_those_of_the_scores(n_seq: int, n_threads: int) -> None:
     gpt2 = random_model(HPARAMS)
     ids = random_ids(HPARAMS, 1, n_seq)[0]
-    log_probabilities = gpt2.score(ids, stride=HPARAMS.n_ctx // 2).log_probabilities
-    expected = -float(np.sum(log_probabilities)) / math.log(2) / 77
+    scores = scoring.join(scoring.score(ids[None], gpt2.params, N_HEAD, stride=HPARAMS.n_ctx // 2))
+    assert scores.log_probabilities.shape == (1, n_seq - 1)
+    expected = -float(np.sum(scores.log_probabilities)) / math.log(2) / 77
     assert parallel.bits_per_byte(ids, 77, gpt2.params, N_HEAD, n_threads) == pytest.approx(expected, rel=1e-12)
