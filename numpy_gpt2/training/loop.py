@@ -151,6 +151,11 @@ class Training:
             self.adapters = lora.adapters(matrices, options.lora_rank, options.seed)
         self.optimizer = AdamW(self.adapters.arrays if self.adapters else named, weight_decay=options.weight_decay)
 
+    @property
+    def n_workers(self) -> int:
+        """How many threads have texts of their own. A single one leaves its products to the threads of the BLAS."""
+        return min(self.n_threads, self.options.batch_size)
+
     def batch(self) -> tuple[Array, Array]:
         """What the next step learns from: ids and targets, `[n_batch, n_seq]`."""
         rng = np.random.default_rng((self.options.seed, self.step))
@@ -281,7 +286,7 @@ def evaluate(training: Training, held_out: Array | None) -> float | None:
         return None
     model = training.model
     n_bytes = len(require(model.tokenizer).decode_bytes(held_out[1:].tolist()))
-    return bits_per_byte(held_out, n_bytes, model.params, model.hparams.n_head, training.n_threads)
+    return bits_per_byte(held_out, n_bytes, model.params, model.hparams.n_head, training.n_workers)
 
 
 def sample(model: GPT2, prompt: str, seed: int) -> str | None:

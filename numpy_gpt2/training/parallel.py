@@ -19,7 +19,7 @@ from ..evaluation.scoring import IGNORED
 from ..machine.workers import add_to, for_each_part, run_in_threads
 from ..params import Array, Params, named_arrays
 from .forward import NO_DROPOUT, Dropout
-from .gradients import check_replaced, cross_entropy, gradients
+from .gradients import POSITIONS_AT_ONCE, check_replaced, cross_entropy, gradients
 
 Arrays: TypeAlias = Params | Mapping[str, Array]  # parameters or gradients, as a tree or by name
 
@@ -96,8 +96,8 @@ def bits_per_byte(ids: Array, n_bytes: int, params: Params, n_head: int, n_threa
     def loss(begin: int, first: int, end: int) -> float:
         x = model.transformer(model.embed(ids[None, begin : end - 1], params), params, n_head)
         total = 0.0
-        for i in range(first, end, scoring.POSITIONS_AT_ONCE):
-            last = min(i + scoring.POSITIONS_AT_ONCE, end)
+        for i in range(first, end, POSITIONS_AT_ONCE):
+            last = min(i + POSITIONS_AT_ONCE, end)
             logits = model.output_head(x[0, i - 1 - begin : last - 1 - begin], params)
             total += cross_entropy(logits, ids[i:last], n_targets=1)
         return total
