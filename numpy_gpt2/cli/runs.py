@@ -25,7 +25,7 @@ from ..tokenizer import Tokenizer
 from ..training import checkpoints, loop
 from ..training.loop import Options, Training
 from ..training.memory import estimate
-from ..weights.folder import check_replaceable, holds_params
+from ..weights.folder import TRAINING, check_replaceable, holds_params
 from .process import read_input
 from .score import encode
 
@@ -52,7 +52,11 @@ def check_output(folder: Path, args: argparse.Namespace) -> None:
     """
     if args.output in NAMES:
         raise ValueError(f"{args.output!r} is the name of a released model: write the folder as './{args.output}'")
+    if not args.output:
+        raise ValueError("name a folder to save to; '.' is the one in which you are")
     if args.resume:
+        if not checkpoints.holds_run(folder):
+            raise FileNotFoundError(f"there is no run to go on with in {folder}: {TRAINING} is missing")
         return
     check_replaceable(folder)
     if checkpoints.holds_run(folder):
@@ -110,7 +114,7 @@ def resumed(args: argparse.Namespace, folder: Path, before: int) -> tuple[Traini
     about = checkpoints.read_about(folder)
     model = load(folder, backend="numpy")
     check_same_run(args, folder, about["options"], about["source"], model)
-    options = about["options"]
+    options = dataclasses.replace(about["options"], sparing=bool(args.sparing) or about["options"].sparing)
     steps = options.steps if args.steps is None else checks.check_whole_number("--steps", args.steps, at_least=1)
     if about["step"] >= steps:
         raise ValueError(f"the run in {folder} has made {about['step']} steps: --steps N goes on, up to N in all")
@@ -134,9 +138,10 @@ def check_same_run(args: argparse.Namespace, folder: Path, options: Options, sou
     given = {**given_options(args), **given_shape(args)} | ({"from": args.source} if args.source else {})
     for name, value in given.items():
         if name not in ("steps", "sparing") and value != saved[name]:
+            option = f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')} {value}"
             raise ValueError(
-                f"--{name.replace('_', '-')} {value} is not what the run in {folder} began with, {saved[name]}: leave "
-                "it out, or begin another run in another folder"
+                f"{option} is not what the run in {folder} began with, {saved[name]}: leave it out, or begin another "
+                "run in another folder"
             )
     if args.vocabulary and read_vocabulary(args).encoder != require(model.tokenizer).encoder:
         raise ValueError(f"--vocabulary {args.vocabulary} is not the vocabulary of the run in {folder}: leave it out")
@@ -239,10 +244,13 @@ def read_text(args: argparse.Namespace, model: GPT2) -> Text:
         ValueError: a file is not text, or has tokens that the model does not have.
     """
     ids = read_ids(args.files, model)
+    room = model.hparams.n_ctx - len(require(model.tokenizer).encode(args.prompt))
+    if room < 1:
+        raise ValueError(f"--prompt is too long: with what follows, it must fit into {model.hparams.n_ctx} tokens")
     if args.held_out is not None:
         return Text(ids, read_ids([args.held_out], model))
     n = min(len(ids) // HELD_OUT, MOST_HELD_OUT)
-    return Text(ids[: len(ids) - n], ids[len(ids) - n :] if n > 1 else None)
+    return Text(ids[:-n], ids[-n:]) if n > 1 else Text(ids, None)
 
 
 def read_ids(files: list[str], model: GPT2) -> Array:
@@ -251,9 +259,10 @@ def read_ids(files: list[str], model: GPT2) -> Array:
     parts = []
     for file in files:
         ids, _ = encode(read_input(file), tokenizer, allow_special=True)
+        if not ids:
+            raise ValueError(f"{'standard input' if file == '-' else file} is empty: there is nothing to learn from")
         parts += [np.array([tokenizer.end_of_text], np.int32), np.array(ids, np.int32)]
-    joined = np.concatenate(parts[1:])
-    return checks.check_ids(joined, model.hparams)[0] if joined.size else joined
+    return checks.check_ids(np.concatenate(parts[1:]), model.hparams)[0]
 
 
 def announce(training: Training, text: Text, needed: int) -> None:

@@ -133,6 +133,8 @@ def run(args: argparse.Namespace) -> None:
         checks.check_whole_number(f"--{name.replace('_', '-')}", getattr(args, name), at_least=1)
     if args.threads is not None:
         set_threads(checks.check_whole_number("--threads", args.threads, at_least=1))
+    if args.log is not None and (args.log.is_dir() or not args.log.parent.is_dir()):
+        raise ValueError(f"--log {args.log} is not the name of a file in a folder that exists")
     folder = expand(args.output)
     check_output(folder, args)
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +208,9 @@ def say_end(training: Training, args: argparse.Namespace, folder: Path) -> None:
     if training.step == training.options.steps:
         log.info('the model is in %s: numpy-gpt2 "Once upon a time" --model %s', folder, shlex.quote(str(folder)))
         return
-    again = shlex.join(["numpy-gpt2", "train", *args.files, "--output", args.output, "--resume"])
+    others = [("--held-out", args.held_out), ("--log", args.log)]
+    given = [word for option, value in others if value is not None for word in (option, str(value))]
+    again = shlex.join(["numpy-gpt2", "train", *args.files, "--output", args.output, *given, "--resume"])
     log.warning("stopped after step %d of %d, and saved; to go on: %s", training.step, training.options.steps, again)
     raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import gpt2
 from ..gpt2 import GPT2
-from ..machine.files import is_settled
+from ..machine.files import current_folder
 from ..params import Array
 from ..weights import folder as folders
 from ..weights.folder import TRAINING
@@ -57,7 +57,7 @@ def state(training: Training) -> dict[str, Array]:
 
 def holds_run(folder: Path) -> bool:
     """Whether a folder holds a run that can go on."""
-    return not is_settled(folder) or (folder / TRAINING).exists()
+    return (current_folder(folder) / TRAINING).exists()
 
 
 def read_about(folder: Path) -> dict[str, Any]:

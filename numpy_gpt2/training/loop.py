@@ -122,7 +122,9 @@ class Training:
         if model.backend != "numpy":
             raise ValueError('training computes in main memory: model.to("numpy") brings the model there')
         self.model, self.options = model, options
-        self.ids = checks.check_ids(ids, model.hparams)[0]
+        self.ids, *others = checks.check_ids(ids, model.hparams)
+        if others:
+            raise ValueError("the text must be one row of token ids, not several")
         self.n_threads = n_threads or count_threads() or 1
         self.source = model.name
         self.step = 0
@@ -258,7 +260,7 @@ def run(
         held_out: a text that is not learned from, `[n]`, on which the model is evaluated; None for no evaluation.
         evaluate_every: after how many steps the model is evaluated, and writes a sample; also after the last.
         prompt: what the samples continue.
-        save: called to save the run, before the report of its step.
+        save: called to save the run, after the report of its step.
         save_every: after how many steps; also after the last.
         stop: asked after each step whether it is to be the last for now.
 
@@ -268,14 +270,16 @@ def run(
     """
     while training.step < training.options.steps:
         step = training.next_step()
-        is_last = stop() or training.step == training.options.steps
-        report = Report(step)
-        if training.step % evaluate_every == 0 or training.step == training.options.steps:
-            report = Report(step, evaluate(training, held_out), sample(training.model, prompt, training.options.seed))
+        is_last = training.step == training.options.steps
+        if is_last or training.step % evaluate_every == 0:
+            training.check()
+            yield Report(step, evaluate(training, held_out), sample(training.model, prompt, training.options.seed))
+        else:
+            yield Report(step)
+        is_last = is_last or stop()
         if is_last or training.step % save_every == 0:
             training.check()
             save(training)
-        yield report
         if is_last:
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -114,3 +115,84 @@ def test_ctrl_c_in_a_finalizer_ends_silently(what: str, status: int, out: str, e
     assert (result.returncode, result.stdout) == (status, out)
     assert err in result.stderr
     assert bool(err) == bool(result.stderr)
+
+
+# Does something within `deferred`, and says before and afterwards whether there was a Ctrl-C and what it does.
+DEFERRED = """
+import signal
+from numpy_gpt2.cli import interrupts
+
+def say(interrupted):
+    print(interrupted(), getattr(signal.getsignal(signal.SIGINT), "__name__", signal.getsignal(signal.SIGINT)))
+
+signal.signal(signal.SIGINT, signal.{before})
+try:
+    with interrupts.deferred("finishing this step") as interrupted:
+        print(interrupted())
+        {what}
+except ZeroDivisionError:
+    print("an error")
+say(interrupted)
+"""
+
+
+def deferred(what: str, before: str = "default_int_handler") -> subprocess.CompletedProcess[str]:
+    code = DEFERRED.format(what=what, before=before)
+    return subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, check=False)
+
+
+CTRL_C = "signal.raise_signal(signal.SIGINT)"
+
+
+@pytest.mark.parametrize(
+    ("what", "output", "notices"),
+    [
+        ("pass", "False\nFalse default_int_handler\n", 0),
+        (f"{CTRL_C}; print('the step')", "False\nthe step\nTrue default_int_handler\n", 1),
+        (f"{CTRL_C}; 1 / 0", "False\nan error\nTrue default_int_handler\n", 1),
+    ],
+    ids=["none", "one", "one before an error"],
+)
+def test_ctrl_c_is_remembered_until_the_step_is_finished(what: str, output: str, notices: int) -> None:
+    result = deferred(what)
+    assert (result.returncode, result.stdout) == (0, output)
+    assert result.stderr == "\nnumpy_gpt2: finishing this step\n" * notices
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
+    result = deferred(f"{CTRL_C}; print('the step', flush=True); {CTRL_C}; print('still here')")
+    assert (result.returncode, result.stdout) == (-signal.SIGINT, "False\nthe step\n")
+    assert result.stderr == "\nnumpy_gpt2: finishing this step\n"
+
+
+def test_a_job_in_the_background_ignores_it_also_there() -> None:
+    result = deferred(CTRL_C, before="SIG_IGN")
+    assert (result.returncode, result.stdout.splitlines()[0], result.stderr) == (0, "False", "")
+    assert result.stdout.splitlines()[1].startswith("False ")
+
+
+# Handles nothing itself: the main thread gets KeyboardInterrupt as ever.
+IN_A_THREAD = """
+import signal
+import threading
+from numpy_gpt2.cli import interrupts
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def work():
+    with interrupts.deferred("finishing this step") as interrupted:
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, interrupted())
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("raised")
+"""
+
+
+def test_in_another_thread_it_is_not_deferred() -> None:
+    assert output(IN_A_THREAD) == ["True", "False", "raised"]

@@ -91,14 +91,14 @@ class TestLock:
 import sys
 from pathlib import Path
 from numpy_gpt2.machine.files import locked
-with locked(Path(sys.argv[1])):
+with locked(Path(sys.argv[1]), name=sys.argv[2]):
     print("locked", flush=True)
     sys.stdin.read()
 """
 
-    def hold(self, folder: Path) -> subprocess.Popen[str]:
+    def hold(self, folder: Path, name: str = ".lock") -> subprocess.Popen[str]:
         """Starts another process that locks the folder until its standard input is closed."""
-        args = [sys.executable, "-c", self.HOLD, str(folder)]
+        args = [sys.executable, "-c", self.HOLD, str(folder), name]
         process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         assert process.stdout.readline() == "locked\n"
@@ -128,6 +128,17 @@ with locked(Path(sys.argv[1])):
         with locked(tmp_path):
             pass
         assert not caplog.messages
+
+    def test_locks_of_different_names_do_not_keep_each_other_out(self, tmp_path: Path) -> None:
+        with self.hold(tmp_path, ".run.lock") as process:
+            with locked(tmp_path, wait=False), locked(tmp_path, wait=False, name=".other.lock"):
+                pass
+            with pytest.raises(BlockingIOError), locked(tmp_path, wait=False, name=".run.lock"):
+                pass
+            process.kill()
+        with locked(tmp_path, wait=False, name=".run.lock"):
+            pass
+        assert {file.name for file in tmp_path.iterdir()} == {".lock", ".run.lock", ".other.lock"}
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="nowhere"), locked(tmp_path / "nowhere"):
