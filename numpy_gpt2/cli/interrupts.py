@@ -33,6 +33,8 @@ def raise_again() -> None:
 def deferred(notice: str) -> Iterator[Callable[[], bool]]:
     """Within this context, Ctrl-C only prints a notice, and is remembered. A second one ends the process at once.
 
+    The same goes for SIGTERM, with which a system asks processes to end.
+
     Returns:
         A function that says whether there was one.
     """
@@ -40,18 +42,22 @@ def deferred(notice: str) -> Iterator[Callable[[], bool]]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         seen.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
         os.write(2, f"\nnumpy_gpt2: {notice}\n".encode())  # print could be interrupted while it prints
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield seen.is_set  # ignored, or not ours to handle
+    if threading.current_thread() is not threading.main_thread():
+        yield seen.is_set
         return
-    signal.signal(signal.SIGINT, remember)
+    ours = (signal.default_int_handler, signal.SIG_DFL)  # others are ignored, or not ours to handle
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = {number: handler for number, handler in before.items() if handler in ours}
+    for number in taken:
+        signal.signal(number, remember)
     try:
         yield seen.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in taken.items():
+            signal.signal(number, handler)
 
 
 def end_at_once(unraisable: sys.UnraisableHookArgs) -> None:

@@ -18,7 +18,7 @@ from ..gpt2 import GPT2, load
 from ..hub.download import in_bytes
 from ..hub.names import NAMES, RELEASED, model_folder
 from ..machine.files import locked
-from ..machine.memory import available_memory, used_memory
+from ..machine.memory import available_memory, peak_memory, used_memory
 from ..machine.threads import count_threads
 from ..params import Array, HParams, count_params, init_params
 from ..tokenizer import Tokenizer
@@ -36,6 +36,9 @@ HELD_OUT = 20  # a twentieth of the text is held out,
 MOST_HELD_OUT = 20_000  # but not more tokens than this, since evaluation takes time
 
 
+LOCK = ".training.lock"  # in the folder of the model
+
+
 class Text(NamedTuple):
     """What there is to learn from, and what is held out, as token ids."""
 
@@ -51,7 +54,9 @@ def check_output(folder: Path, args: argparse.Namespace) -> None:
         ValueError: the folder holds a model or a run that must not be replaced, or has the name of a model.
     """
     if args.output in NAMES:
-        raise ValueError(f"{args.output!r} is the name of a released model: write the folder as './{args.output}'")
+        raise ValueError(f"{args.output!r} is the name of a model: write the folder as './{args.output}'")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder: name a folder to save to")
     if not args.output:
         raise ValueError("name a folder to save to; '.' is the one in which you are")
     if args.resume:
@@ -69,40 +74,46 @@ def check_output(folder: Path, args: argparse.Namespace) -> None:
 def only_run(folder: Path) -> Iterator[None]:
     """Within this context, no other process trains the model in a folder.
 
+    A folder that does not exist is made, and removed again if nothing is saved to it.
+
     Raises:
-        BlockingIOError: one does already.
-        OSError: the folder cannot be locked.
+        OSError: the folder cannot be made or locked.
+        ValueError: another process trains the model there.
     """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder, wait=False, name=".training.lock"))
+            stack.enter_context(locked(folder, wait=False, name=LOCK))
         except BlockingIOError:
             raise ValueError(f"another process is training the model in {folder}: name another folder") from None
-        yield
+        try:
+            yield
+        finally:
+            if is_new and [file.name for file in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
-def started(args: argparse.Namespace, before: int) -> tuple[Training, Text]:
+def started(args: argparse.Namespace) -> tuple[Training, Text]:
     """A new run, as the options say.
-
-    Args:
-        args: the options.
-        before: how many bytes of memory the process takes.
 
     Raises:
         OSError, ImportError: the model or a text cannot be read.
         ValueError: an option or the text does not fit, or there is not enough memory.
     """
+    before = used_memory() or 0
     options = dataclasses.replace(Options() if args.source else loop.FROM_SCRATCH, **given_options(args))
-    model = loaded_model(args) if args.source else new_model(args, options, before)
-    loop.check_options(options, model.hparams)
-    options, needed = fitting_memory(model.hparams, options, without_weights(model, before))
-    text = read_text(args, model)
+    model = loaded_model(args) if args.source else new_model(args, options)
+    loop.check_options(options, model.hparams, spell)
+    text, of_text = read_text(args, model, options.documents)
+    options, needed = fitting_memory(model.hparams, options, without_weights(model, before) + of_text, text)
     training = Training(model, text.ids, options)
     announce(training, text, needed)
     return training, text
 
 
-def resumed(args: argparse.Namespace, folder: Path, before: int) -> tuple[Training, Text]:
+def resumed(args: argparse.Namespace, folder: Path) -> tuple[Training, Text]:
     """The run in a folder, which goes on.
 
     Raises:
@@ -111,6 +122,7 @@ def resumed(args: argparse.Namespace, folder: Path, before: int) -> tuple[Traini
         ValueError: an option is not that of the run, the text is another one, all steps have been made, or there is not
             enough memory.
     """
+    before = used_memory() or 0
     about = checkpoints.read_about(folder)
     model = load(folder, backend="numpy")
     check_same_run(args, folder, about["options"], about["source"], model)
@@ -118,8 +130,8 @@ def resumed(args: argparse.Namespace, folder: Path, before: int) -> tuple[Traini
     steps = options.steps if args.steps is None else checks.check_whole_number("--steps", args.steps, at_least=1)
     if about["step"] >= steps:
         raise ValueError(f"the run in {folder} has made {about['step']} steps: --steps N goes on, up to N in all")
-    fitting, needed = fitting_memory(model.hparams, options, without_weights(model, before))
-    text = read_text(args, model)
+    text, of_text = read_text(args, model, options.documents)
+    fitting, needed = fitting_memory(model.hparams, options, without_weights(model, before) + of_text, text)
     training = checkpoints.restore(folder, text.ids, steps=steps, sparing=fitting.sparing)
     if training.n_threads != about["threads"]:
         message = "the run was on %d threads, and goes on with %d: the numbers may differ by rounding"
@@ -135,10 +147,13 @@ def check_same_run(args: argparse.Namespace, folder: Path, options: Options, sou
         ValueError: one of them does.
     """
     saved = {**dataclasses.asdict(options), **model.hparams._asdict(), "from": source}
-    given = {**given_options(args), **given_shape(args)} | ({"from": args.source} if args.source else {})
+    given: dict[str, Any] = {**given_options(args), **given_shape(args)} | (
+        {"from": args.source} if args.source else {}
+    )
     for name, value in given.items():
-        if name not in ("steps", "sparing") and value != saved[name]:
-            option = f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')} {value}"
+        is_same = Path(value) == Path(saved[name]) if name == "from" else value == saved[name]
+        if name not in ("steps", "sparing") and not is_same:
+            option = spell(name) if value is True else f"{spell(name)} {value}"
             raise ValueError(
                 f"{option} is not what the run in {folder} began with, {saved[name]}: leave it out, or begin another "
                 "run in another folder"
@@ -150,7 +165,19 @@ def check_same_run(args: argparse.Namespace, folder: Path, options: Options, sou
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of the options of `loop.Options` that are given."""
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
+    for name in ("train_last", "lora_rank", "window"):  # 0 is for Python, where an option cannot be left out
+        if values[name] is not None:
+            checks.check_whole_number(spell(name), values[name], at_least=1)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def spell(name: str) -> str:
+    """An option as it is on the command line.
+
+    >>> spell("train_last")
+    '--train-last'
+    """
+    return f"--{name.replace('_', '-')}"
 
 
 def given_shape(args: argparse.Namespace) -> dict[str, int]:
@@ -166,14 +193,16 @@ def loaded_model(args: argparse.Namespace) -> GPT2:
     """
     others = [*given_shape(args), *(["vocabulary"] if args.vocabulary else [])]
     if others:
-        option = others[0].replace("_", "-")
-        raise ValueError(f"--{option} is for a new model, and --from {args.source} has its own: leave out one of them")
+        raise ValueError(
+            f"{spell(others[0])} is for a new model, and --from {args.source} has its own: leave out one of them"
+        )
     model = load(args.source, args.models_dir, backend="numpy")
-    require(model.tokenizer)
+    if model.tokenizer is None:
+        raise ValueError(f"{args.source} has no vocabulary to read a text with: copy vocab.json and merges.txt into it")
     return model
 
 
-def new_model(args: argparse.Namespace, options: Options, before: int) -> GPT2:
+def new_model(args: argparse.Namespace, options: Options) -> GPT2:
     """A new model with random parameters.
 
     Raises:
@@ -189,8 +218,8 @@ def new_model(args: argparse.Namespace, options: Options, before: int) -> GPT2:
     tokenizer = read_vocabulary(args)
     hparams = HParams(n_vocab=tokenizer.n_vocab, **{**NEW, **shape})
     checks.check_hparams(hparams)
-    loop.check_options(options, hparams)
-    fitting_memory(hparams, options, before)
+    loop.check_options(options, hparams, spell)
+    fitting_memory(hparams, options, used_memory() or 0)  # before the parameters themselves are made
     return GPT2(hparams, init_params(hparams, options.seed), tokenizer, name="new")
 
 
@@ -216,41 +245,58 @@ def without_weights(model: GPT2, before: int) -> int:
     return max(before, (used_memory() or 0) - weights)  # those that were converted have their file in memory as well
 
 
-def fitting_memory(hparams: HParams, options: Options, before: int) -> tuple[Options, int]:
+def fitting_memory(hparams: HParams, options: Options, before: int, text: Text | None = None) -> tuple[Options, int]:
     """The same options, but sparing if there would not be enough memory otherwise; and how many bytes are needed.
+
+    Args:
+        hparams, options: as for `Training`.
+        before: how many bytes the process takes without the model.
+        text: what the model is trained and evaluated with, if it has been read.
 
     Raises:
         ValueError: there is not enough memory even so.
     """
     available = available_memory()
-    needed = estimate(hparams, options, count_threads() or 1, before)
-    if available is None or needed - before <= available:
-        return options, needed
-    sparing = dataclasses.replace(options, sparing=True)
-    least = estimate(hparams, sparing, count_threads() or 1, before)
-    if least - before > available:
-        raise ValueError(
-            f"training takes about {in_bytes(least)} of memory, and {in_bytes(available)} are free: a smaller "
-            "--window, --threads 1, --train-last N or --lora-rank N need less"
-        )
-    return sparing, least
+    n_held_out = 0 if text is None or text.held_out is None else len(text.held_out)
+    for choice in (options, dataclasses.replace(options, sparing=True)):
+        needed = max(estimate(hparams, choice, count_threads() or 1, before, n_held_out), peak_memory() or 0)
+        if available is None or needed - (used_memory() or 0) <= available:
+            return choice, needed
+    raise ValueError(
+        f"training takes about {in_bytes(needed)} of memory, and {in_bytes(available or 0)} are free: a smaller "
+        "--window, --threads 1, --train-last N, --lora-rank N or a smaller model need less"
+    )
 
 
-def read_text(args: argparse.Namespace, model: GPT2) -> Text:
-    """The text to learn from, and the one to evaluate with.
+def read_text(args: argparse.Namespace, model: GPT2, documents: bool) -> tuple[Text, int]:
+    """The text to learn from, and the one to evaluate with; and how many bytes of memory they take.
+
+    Args:
+        args: the options.
+        model: the model.
+        documents: whether what is held out is to begin with a document.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is not text, or has tokens that the model does not have.
+        ValueError: a file is not text, or has tokens that the model does not have; or the prompt is too long.
     """
-    ids = read_ids(args.files, model)
-    room = model.hparams.n_ctx - len(require(model.tokenizer).encode(args.prompt))
-    if room < 1:
+    before = used_memory() or 0
+    tokenizer = require(model.tokenizer)
+    if len(tokenizer.encode(args.prompt)) >= model.hparams.n_ctx:
         raise ValueError(f"--prompt is too long: with what follows, it must fit into {model.hparams.n_ctx} tokens")
+    if args.files.count("-") + (args.held_out == "-") > 1:
+        raise ValueError("standard input can be read only once: give - once")
+    ids = read_ids(args.files, model)
     if args.held_out is not None:
-        return Text(ids, read_ids([args.held_out], model))
-    n = min(len(ids) // HELD_OUT, MOST_HELD_OUT)
-    return Text(ids[:-n], ids[-n:]) if n > 1 else Text(ids, None)
+        text = Text(ids, read_ids([args.held_out], model))
+    else:
+        n = min(len(ids) // HELD_OUT, MOST_HELD_OUT)
+        ends = np.flatnonzero(ids[: len(ids) - n] == tokenizer.end_of_text)
+        cut = int(ends[-1]) + 1 if documents and len(ends) else len(ids) - n
+        text = Text(ids[:cut], ids[cut:]) if n > 1 else Text(ids, None)
+    if text.held_out is not None and len(text.held_out) < 2:
+        raise ValueError(f"--held-out {args.held_out} is too short: its first token is not scored, so it needs two")
+    return text, max(0, (used_memory() or 0) - before)
 
 
 def read_ids(files: list[str], model: GPT2) -> Array:
@@ -260,7 +306,7 @@ def read_ids(files: list[str], model: GPT2) -> Array:
     for file in files:
         ids, _ = encode(read_input(file), tokenizer, allow_special=True)
         if not ids:
-            raise ValueError(f"{'standard input' if file == '-' else file} is empty: there is nothing to learn from")
+            raise ValueError(f"{'standard input' if file == '-' else file} is empty")
         parts += [np.array([tokenizer.end_of_text], np.int32), np.array(ids, np.int32)]
     return checks.check_ids(np.concatenate(parts[1:]), model.hparams)[0]
 
@@ -269,11 +315,12 @@ def announce(training: Training, text: Text, needed: int) -> None:
     """Says what is going to be done, and how many bytes of memory that takes."""
     options, model = training.options, training.model
     n_held_out = 0 if text.held_out is None else len(text.held_out)
-    passes = options.steps * options.batch_size * training.window / len(text.ids)
-    n_learned = sum(m.size for m in training.optimizer.m.values())
+    n_trained = sum(m.size for m in training.optimizer.m.values())
+    n_steps = options.steps - training.step
+    passes = n_steps * options.batch_size * training.window / len(text.ids)
     log.info(
-        "%s: %s parameters, %s of them learned; %s tokens of text, and %s to evaluate with; "
-        "%d steps, %.1f passes over the text; about %s of memory",
-        *(model.name, f"{count_params(model.hparams):,}", f"{n_learned:,}", f"{len(text.ids):,}", f"{n_held_out:,}"),
-        *(options.steps, passes, in_bytes(needed)),
+        "%s: %s parameters, %s of them trained; %s tokens of text, and %s held out; %d steps%s; about %s of memory",
+        *(training.source, f"{count_params(model.hparams):,}", f"{n_trained:,}", f"{len(text.ids):,}"),
+        *(f"{n_held_out:,}", n_steps, "" if options.documents else f", {passes:.1f} passes over the text"),
+        in_bytes(needed),
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 from .. import checks
 from ..hub.names import expand
 from ..machine.files import write_text
-from ..machine.memory import used_memory
 from ..machine.threads import set_threads
 from ..training import checkpoints, loop
 from ..training.loop import Options, Report, Training
@@ -25,7 +24,7 @@ from . import interrupts
 from .arguments import add_message_options, add_models_dir
 from .pictures import drawing
 from .process import progress_bar, show
-from .runs import NEW, Text, check_output, only_run, resumed, started
+from .runs import NEW, Text, check_output, only_run, resumed, spell, started
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -33,8 +32,8 @@ HELP = "train a new model on a text, or fine-tune one"
 DESCRIPTION = """\
 Train a new GPT-2 on a text, or fine-tune one, and save it in a folder that every command opens with --model.
 
-A part of the text is held out: the model does not learn from it, and is measured with it, in bits per byte, as by
-`numpy-gpt2 score`. Ctrl-C finishes the step and saves; the same command with --resume goes on as if nothing had been.
+A part of the text is held out: the model does not learn from it, and is measured with it, in bits per byte.
+Ctrl-C finishes the step and saves; with --resume the run continues as if it had never stopped.
 """
 EXAMPLES = """\
   numpy-gpt2 train stories.txt --from tiny --output my-model
@@ -71,8 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         **whole,
     )
     for (name, default), what in zip(NEW.items(), ("blocks", "heads", "width", "context, in tokens"), strict=True):
-        help = f"of a new model: {what} (default: {default})"
-        group.add_argument(f"--{name.replace('_', '-')}", help=help, **whole)
+        group.add_argument(spell(name), help=f"of a new model: {what} (default: {default})", **whole)
     group.add_argument(
         "--vocabulary",
         metavar="NAME",
@@ -93,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="learn from whole documents, in place of windows that begin anywhere",
     )
     rates = f"(default: {Options.learning_rate:g}; for a new model, {new.learning_rate:g})"
-    group.add_argument("--learning-rate", help=f"the highest; it ends at a tenth of it {rates}", **real)
+    group.add_argument("--learning-rate", "--lr", help=f"the highest; it ends at a tenth of it {rates}", **real)
     group.add_argument(
         "--warmup",
         help=f"steps in which it rises, at most a tenth of all (default: {Options.warmup})",
@@ -130,47 +128,62 @@ def run(args: argparse.Namespace) -> None:
     """Trains a model, and saves it."""
     draw = drawing(args.loss_picture, "training.figures")
     for name in ("evaluate_every", "save_every"):
-        checks.check_whole_number(f"--{name.replace('_', '-')}", getattr(args, name), at_least=1)
+        checks.check_whole_number(spell(name), getattr(args, name), at_least=1)
     if args.threads is not None:
         set_threads(checks.check_whole_number("--threads", args.threads, at_least=1))
-    if args.log is not None and (args.log.is_dir() or not args.log.parent.is_dir()):
-        raise ValueError(f"--log {args.log} is not the name of a file in a folder that exists")
     folder = expand(args.output)
     check_output(folder, args)
-    folder.mkdir(parents=True, exist_ok=True)
     with only_run(folder):
-        before = used_memory() or 0
-        training, text = resumed(args, folder, before) if args.resume else started(args, before)
         file = args.log or folder / LOG
-        lines = read_log(file, training.step) if args.resume else []
+        before = checked_log(file, args)
+        training, text = resumed(args, folder) if args.resume else started(args)
+        lines = [line for line in before if line["step"] <= training.step]  # the others are of steps not saved
         write_text(file, "".join(map(json_line, lines)))
         with (
             interrupts.deferred("finishing this step, and saving; Ctrl-C again ends at once") as interrupted,
             file.open("a", encoding="utf-8") as opened,
         ):
-            for line in steps(training, text, args, folder, interrupted):
+            for line in steps(training, text, args, folder, interrupted, lines[-1].get("seconds", 0) if lines else 0):
                 lines.append(line)
                 opened.write(json_line(line))
                 opened.flush()
+        say_end(training, args, folder)
         if draw:
             draw.save_figure(draw.loss_figure(lines, str(folder)), args.loss_picture)
             log.info("the picture is in %s", args.loss_picture)
-        say_end(training, args, folder)
+    if training.step < training.options.steps:
+        raise KeyboardInterrupt
 
 
 def steps(
-    training: Training, text: Text, args: argparse.Namespace, folder: Path, stop: Callable[[], bool]
+    training: Training,
+    text: Text,
+    args: argparse.Namespace,
+    folder: Path,
+    stop: Callable[[], bool],
+    seconds_before: float,
 ) -> Iterator[dict[str, Any]]:
-    """Makes the steps, shows them, and returns what the log says of each."""
-    start = time.monotonic()
+    """Makes the steps, shows them, and returns what the log says of each.
+
+    Raises:
+        DivergedError: the loss or the gradients are not finite.
+        OSError: the run cannot be saved; or standard output cannot be written, and the run was saved.
+    """
+    start, saved = time.monotonic(), [training.step] if args.resume else []
+    unwritable: list[OSError] = []  # why standard output is
     n_tokens, losses = 0, []
     if training.step == 0 and (bits := loop.evaluate(training, text.held_out)) is not None:
         show(f"before the first step: {bits:.4f} bits per byte of the held-out text")
         yield {"step": 0, "bits_per_byte": bits}
-    with progress_bar(training.options.steps - training.step, "step") as bar:
-        save = partial(checkpoints.save, folder=folder)
-        every = args.evaluate_every, args.prompt, save, args.save_every
-        for report in loop.run(training, text.held_out, *every, stop):
+
+    def save(training: Training) -> None:
+        checkpoints.save(training, folder)
+        saved.append(training.step)
+
+    every = args.evaluate_every, args.prompt, save, args.save_every
+    reports = loop.run(training, text.held_out, *every, lambda: stop() or bool(unwritable))
+    with progress_bar(training.options.steps - training.step, "step") as bar, where_it_is(folder, saved):
+        for report in reports:
             seconds = time.monotonic() - start
             n_tokens += report.step.n_tokens
             losses.append(report.step.loss)
@@ -179,11 +192,30 @@ def steps(
             bar.update()
             if report.sample is not None:
                 bar.clear()
-                show_report(report, float(np.mean(losses)), rate)
+                try:
+                    show_report(report, float(np.mean(losses)), rate)
+                except OSError as error:
+                    unwritable.append(error)
                 losses = []
             more = {"bits_per_byte": report.bits_per_byte, "sample": report.sample}
             more = {name: value for name, value in more.items() if value is not None}
-            yield {**report.step._asdict(), **more, "seconds": round(seconds, 3)}
+            yield {**report.step._asdict(), **more, "seconds": round(seconds_before + seconds, 3)}
+    if unwritable:
+        raise unwritable[0]
+
+
+@contextlib.contextmanager
+def where_it_is(folder: Path, saved: list[int]) -> Iterator[None]:
+    """Adds to the message of a run that diverges which of its steps was saved last.
+
+    Raises:
+        DivergedError: the run diverges.
+    """
+    try:
+        yield
+    except loop.DivergedError as error:
+        last = f"{folder} holds step {saved[-1]}, which was saved last" if saved else "nothing was saved"
+        raise loop.DivergedError(f"{error}; {last}") from None
 
 
 def show_report(report: Report, loss: float, rate: str) -> None:
@@ -191,44 +223,68 @@ def show_report(report: Report, loss: float, rate: str) -> None:
 
     Args:
         report: the report of a step at which the model was evaluated.
-        loss: the mean since the last one.
+        loss: the mean over the steps since the last one.
         rate: tokens a second.
     """
     bits = "" if report.bits_per_byte is None else f", {report.bits_per_byte:.4f} bits per byte of the held-out text"
-    show(f"step {report.step.step}: loss {loss:.4f}{bits}, {rate}")
-    show(f"    {' '.join((report.sample or '').split())}")
+    show(f"step {report.step.step}: mean loss {loss:.4f}{bits}, {rate}")
+    show(f"    sample: {' '.join((report.sample or '').split())}")
 
 
 def say_end(training: Training, args: argparse.Namespace, folder: Path) -> None:
-    """Says where the model is or, if there are steps left, how to go on.
-
-    Raises:
-        KeyboardInterrupt: there are steps left.
-    """
+    """Says where the model is or, if there are steps left, how to go on."""
     if training.step == training.options.steps:
         log.info('the model is in %s: numpy-gpt2 "Once upon a time" --model %s', folder, shlex.quote(str(folder)))
         return
-    others = [("--held-out", args.held_out), ("--log", args.log)]
-    given = [word for option, value in others if value is not None for word in (option, str(value))]
-    again = shlex.join(["numpy-gpt2", "train", *args.files, "--output", args.output, *given, "--resume"])
-    log.warning("stopped after step %d of %d, and saved; to go on: %s", training.step, training.options.steps, again)
-    raise KeyboardInterrupt
+    log.warning(
+        "stopped after step %d of %d, and saved; to go on: %s", training.step, training.options.steps, go_on(args)
+    )
 
 
-def read_log(file: Path, step: int) -> list[dict[str, Any]]:
-    """The lines of a log up to a step. Later ones are of steps that were not saved, and are made again."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+def go_on(args: argparse.Namespace) -> str:
+    """The command that goes on with a run: with the options that it does not remember, where they are given."""
+    words = ["numpy-gpt2", "train", *args.files, "--output", args.output, "--resume"]
+    for name in ("held_out", "log", "loss_picture", "prompt", "evaluate_every", "save_every", "threads"):
+        if (value := getattr(args, name)) != args.parser.get_default(name):
+            words += [spell(name), str(value)]
+    return shlex.join(words)
+
+
+def checked_log(file: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The lines of the log of a run that goes on; none for a new one.
+
+    Raises:
+        OSError: the log cannot be read.
+        ValueError: it must not be written there, since there is something else, or another log.
+    """
+    given = [Path(name) for name in (*args.files, args.held_out, args.loss_picture) if name not in (None, "-")]
+    if file.resolve() in [name.resolve() for name in given]:
+        raise ValueError(f"--log {file} is also the name of another file of this run")
+    if not file.exists():
+        if args.log and not file.parent.is_dir():
+            raise ValueError(f"--log {file} is not the name of a file in a folder that exists")
         return []
+    lines = read_log(file) if file.is_file() else None
+    if lines is None:
+        raise ValueError(f"{file} exists, and is no log of a run: name another file with --log")
+    if args.log and lines and not args.resume:
+        raise ValueError(f"{file} is the log of another run: name another file with --log")
+    return lines if args.resume else []
+
+
+def read_log(file: Path) -> list[dict[str, Any]] | None:
+    """The lines of a log, without one that a kill has cut off at its end; None for a file that is no log."""
     lines = []
-    for line in text.splitlines():
+    text = file.read_bytes().decode(errors="replace").splitlines()
+    for number, line in enumerate(text, start=1):
         try:
             values = json.loads(line)
-            if values["step"] <= step:
-                lines.append(values)
-        except (ValueError, TypeError, KeyError):  # cut off by a kill
-            continue
+            int(values["step"])
+        except (ValueError, TypeError, KeyError):
+            if number < len(text) or number == 1:
+                return None
+        else:
+            lines.append(values)
     return lines
 
 

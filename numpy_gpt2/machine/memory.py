@@ -26,6 +26,11 @@ def used_memory() -> int | None:
     return field_of(Path("/proc/self/status"), "VmRSS")
 
 
+def peak_memory() -> int | None:
+    """The most bytes of physical memory that this process has taken; None where the system does not say."""
+    return field_of(Path("/proc/self/status"), "VmHWM")
+
+
 def available_memory() -> int | None:
     """How many bytes of physical memory programs may still take; None where the system does not say, as Linux does.
 

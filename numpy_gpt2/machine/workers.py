@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import numpy as np
@@ -39,11 +39,17 @@ def run_in_threads(tasks: Sequence[Callable[[], T]]) -> list[T]:
     if len(tasks) == 1 or getattr(_thread, "is_worker", False):
         return [task() for task in tasks]
     with on_one():
-        futures = [pool(len(tasks)).submit(task) for task in tasks]
-        try:
-            wait(futures)
-        finally:
-            wait(futures)  # also after Ctrl-C: what the tasks change in place is then whole
+        futures: list[Future[T]] = []
+        interrupt: KeyboardInterrupt | None = None
+        while len(futures) < len(tasks) or not all(future.done() for future in futures):
+            try:  # Ctrl-C, even twice, must wait for the tasks: what they change in place is whole only then
+                for task in tasks[len(futures) :]:
+                    futures.append(pool(len(tasks)).submit(task))
+                wait(futures)
+            except KeyboardInterrupt as again:
+                interrupt = again
+        if interrupt:
+            raise interrupt
         return [future.result() for future in futures]
 
 
@@ -64,8 +70,8 @@ def for_each_part(
 
     Args:
         work: takes a part of each of the arrays that belong together, and may change them in place.
-        arrays: arrays that belong together, all of the same shape; and others. Those in another order than C's are one
-            part.
+        arrays: arrays that belong together, all of the same shape; and others. An array that is not
+            C-contiguous is a single part.
         n_threads: how many threads work, each on parts of its own.
         part: the length of a part.
 

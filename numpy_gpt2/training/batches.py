@@ -5,10 +5,39 @@ A batch is two arrays `[n_batch, n_seq]`: the ids that the model reads, and the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from ..evaluation.scoring import IGNORED
 from ..params import Array
+
+
+def chooser(
+    ids: Array, n_batch: int, n_seq: int, end_of_text: int | None
+) -> Callable[[np.random.Generator], tuple[Array, Array]]:
+    """A function that chooses a batch, given a generator of random numbers.
+
+    Args:
+        ids: the text, `[n]`.
+        n_batch, n_seq: the shape of the batch.
+        end_of_text: the id that separates documents, to learn from those; None for windows.
+
+    Raises:
+        ValueError: the text is too short for a window, or has no document.
+    """
+    if end_of_text is None:
+        if len(ids) <= n_seq:
+            raise ValueError(
+                f"the text has {len(ids)} tokens, and a window takes {n_seq + 1}, with the token that follows: give a "
+                "longer text, or a smaller window"
+            )
+        return partial(random_windows, ids, n_batch, n_seq)
+    documents = split_documents(ids, end_of_text)
+    if not documents:
+        raise ValueError("there is no document in the text: it has nothing but <|endoftext|>")
+    return partial(random_documents, documents, end_of_text, n_batch, n_seq)
 
 
 def random_windows(ids: Array, n_batch: int, n_seq: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -42,10 +71,10 @@ def split_documents(ids: Array, end_of_text: int) -> list[Array]:
 def random_documents(
     documents: list[Array], end_of_text: int, n_batch: int, n_seq: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Whole documents, each after the end of the one before, or a window of one that is too long.
+    """Whole documents, each in a row of its own, after end_of_text; or a window of one that is too long.
 
-    So the model learns how a text begins, and where it ends. The rows are padded on the right, where targets do not
-    count.
+    Each document is chosen as often as any other, be it long or short. So the model learns how a text begins, and where
+    it ends. The rows are padded on the right, where targets do not count.
 
     Args:
         documents: the documents, at least one, as `split_documents` gives them.

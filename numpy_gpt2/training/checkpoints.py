@@ -1,14 +1,15 @@
 """A run on disk: the model, in a folder that `load` and transformers open, and beside it what is needed to go on.
 
-`training.safetensors` holds the means of AdamW, the low-rank updates if there are any, and in its metadata the options
-and the number of steps. The files of the folder are replaced in one step, as by `gpt2.save`. So whatever interrupts it,
-the folder holds this state of the run or the one before.
+`training.safetensors` holds the means of AdamW, low-rank updates and the matrices that they change, if there are any,
+and in its metadata the options and the number of steps. The files of the folder are replaced in one step, as by
+`gpt2.save`. So whatever interrupts it, the folder holds this state of the run or the one before.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ from .loop import Options, Training
 KEY = "numpy_gpt2.training"  # of the metadata
 
 
-def save(training: Training, folder: Path) -> None:
+def save(training: Training, folder: str | os.PathLike[str]) -> None:
     """Saves a run.
 
     Raises:
         OSError, ValueError: as for `gpt2.save`; what the folder held is whole.
+        ValueError: the last step was interrupted while it changed the parameters.
     """
+    if training.is_torn:
+        raise ValueError(
+            "the last step was interrupted half-way, so this is no state of the run: restore the one before"
+        )
     arrays = state(training)
     about = {
         "step": training.step,
@@ -75,7 +81,12 @@ def open_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     file = folder / TRAINING
     if not file.exists():
         raise FileNotFoundError(f"there is no run to go on with in {folder}: {TRAINING} is missing")
-    metadata, tensors = open_file(file)
+    try:
+        metadata, tensors = open_file(file)
+    except ValueError:
+        raise ValueError(
+            f"{file} is damaged, so the run cannot go on; the model beside it can be used, and trained with --from"
+        ) from None
     try:
         about = json.loads(metadata[KEY])
         about["options"] = Options(**about["options"])
@@ -85,7 +96,7 @@ def open_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, tensors
 
 
-def restore(folder: Path, ids: Array, n_threads: int | None = None, **changed: Any) -> Training:
+def restore(folder: str | os.PathLike[str], ids: Array, n_threads: int | None = None, **changed: Any) -> Training:
     """A saved run, which goes on as if it had never stopped.
 
     Args:
@@ -106,8 +117,8 @@ def restore(folder: Path, ids: Array, n_threads: int | None = None, **changed: A
         training.source = about["source"]
         if training.digest() != about["text"]:
             raise ValueError(
-                f"the run in {folder} was trained on another text: to go on, it needs the same files, and the same "
-                "held-out text"
+                f"the run in {folder} was trained on another text: to go on, it needs the same text, without what was "
+                "held out, which stays the same too"
             )
         arrays = state(training)
         if {name: array.shape for name, array in arrays.items()} != {n: tensor.shape for n, tensor in tensors.items()}:
@@ -117,4 +128,4 @@ def restore(folder: Path, ids: Array, n_threads: int | None = None, **changed: A
         training.step = training.optimizer.n_updates = int(about["step"])
         return training
 
-    return folders.read_whole(folder, read)
+    return folders.read_whole(Path(folder), read)

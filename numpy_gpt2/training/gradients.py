@@ -34,16 +34,15 @@ for the functions themselves.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import checks, layers, model
-from ..decoding import prefill
 from ..evaluation.scoring import IGNORED
 from ..machine.products import add_product, product
 from ..params import MLP, Array, Attention, Block, LayerNorm, Linear, Params
-from . import forward
+from . import agreement, forward
 from .forward import NO_DROPOUT, Dropout, Kept
 
 # Positions of a text whose probabilities are computed at once. The logits are made whole, since they are needed whole,
@@ -357,6 +356,16 @@ def cross_entropy_backward(logits: Array, targets: Array, n_targets: int) -> Arr
     return d_logits
 
 
+class Wanted(NamedTuple):
+    """Which derivatives are wanted: those of the blocks from a first one on, of the last layer norm, and what else."""
+
+    first_block: int = 0
+    embeddings: bool = True  # for these, all blocks must be wanted
+
+
+EVERYTHING = Wanted()
+
+
 def gradients(
     ids: Array,
     targets: Array,
@@ -365,8 +374,7 @@ def gradients(
     n_targets: int | None = None,
     drop: Dropout = NO_DROPOUT,
     sparing: bool = False,
-    first_block: int = 0,
-    embeddings: bool = True,
+    wanted: Wanted = EVERYTHING,
     total: Params | None = None,
 ) -> tuple[float, Params]:
     """The loss of a batch, and its derivatives with respect to every parameter of the model.
@@ -379,8 +387,7 @@ def gradients(
         drop: dropout, by default none.
         sparing: whether each block keeps only what it was given, and is computed a second time in the backward pass:
             less memory, a third more time. The result is the same, bit for bit.
-        first_block: the first block whose derivatives are wanted. The backward pass ends there.
-        embeddings: whether those of the embeddings are wanted; they never are if first_block is above 0.
+        wanted: which derivatives are wanted. The backward pass ends with the first block of which they are.
         total: derivatives from a call with the same options. These are added to them, in place, and the sums returned.
 
     Returns:
@@ -388,24 +395,23 @@ def gradients(
         Those that are not wanted are zeros, which take no memory and cannot be written to.
 
     Raises:
-        ValueError: ids or targets are not ids of the model, or no target counts; or `check_replaced` refuses what the
-            model computes.
+        ValueError: `checked_batch` refuses the batch, or no target counts; or `agreement.check` refuses what the model
+            computes.
 
     Source of `sparing`: Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
-    check_replaced()
-    checks.check_indices("ids", ids, ids.shape, len(params.wte))
-    checks.check_indices("targets", targets, ids.shape, len(params.wte), IGNORED)
+    agreement.check()
+    ids, targets = checked_batch(ids, targets, params, n_head)
     if n_targets is None:
         n_targets = int(np.count_nonzero(targets != IGNORED))
     if not n_targets:
         raise ValueError(f"there is nothing to learn: every target is {IGNORED}, which does not count")
     d_wte = d_wpe = None
-    if embeddings and not first_block:
+    if wanted.embeddings:
         d_wte, d_wpe = (total.wte, total.wpe) if total else (np.zeros_like(params.wte), np.zeros_like(params.wpe))
 
     x = drop.within(0)(model.embed(ids, params))
-    x, stack = forward.blocks(x, params, n_head, drop, sparing, first_block)
+    x, stack = forward.blocks(x, params, n_head, drop, sparing, wanted.first_block)
     loss, d_normed = loss_backward(layers.layer_norm(x, params.ln_f), params, targets, n_targets, d_wte)
     d_x, d_ln_f = layer_norm_backward(x, params.ln_f, d_normed)
     del x  # of what the last block returned, nothing is needed any more
@@ -472,37 +478,26 @@ def unwanted(part: Any) -> Any:
     return np.broadcast_to(np.zeros((), part.dtype, like=part), part.shape)
 
 
-# The functions of the forward pass that can be replaced together with their backward functions, and those whose steps
-# training computes one by one. All are as they are when this module is imported.
-REPLACEABLE = {
-    **{name: (layers, getattr(layers, name)) for name in ("softmax", "gelu", "layer_norm", "linear")},
-    **{name: (model, getattr(model, name)) for name in ("embed", "output_head")},
-}
-FIXED = {
-    **{name: (layers, getattr(layers, name)) for name in ("log_softmax", "attention", "split_heads", "merge_heads")},
-    **{name: (layers, getattr(layers, name)) for name in ("multi_head_attention", "mlp", "block")},
-    **{name: (model, getattr(model, name)) for name in ("transformer", "logits")},
-}
-BACKWARD = {name: globals()[f"{name}_backward"] for name in REPLACEABLE}
+def is_wanted(array: Array) -> bool:
+    """Whether derivatives were computed, and are not `unwanted`."""
+    return array.flags.writeable or any(array.strides)
 
 
-def check_replaced() -> None:
-    """Checks that what is derived here is what the model computes.
+def checked_batch(ids: Array, targets: Array, params: Params, n_head: int) -> tuple[Array, Array]:
+    """A batch, if the model can learn from it.
 
     Raises:
-        ValueError: a function of `layers` or `model` was replaced, and its backward function was not; one was replaced
-            whose steps training computes one by one; or a trace or a patch is active, which would see only a part.
+        ValueError: ids or targets are not of the shape `[n_batch, n_seq]` or not ids of the model, they are too many
+            for its context, or the model has no n_head heads.
     """
-    for name, (module, original) in {**REPLACEABLE, **FIXED}.items():
-        if getattr(module, name) is original:
-            continue
-        replaced = f"{module.__name__.rpartition('.')[2]}.{name} was replaced"
-        if name in FIXED:
-            raise ValueError(
-                f"{replaced}, but training computes its steps one by one: change them in `training/forward.py`, and "
-                "their derivatives in `training/gradients.py`"
-            )
-        if globals()[f"{name}_backward"] is BACKWARD[name]:
-            raise ValueError(f"{replaced}, but its derivatives were not: replace gradients.{name}_backward, too")
-    if prefill.reads_whole():
-        raise ValueError("a trace or a patch is active, and would see only a part of training: leave it first")
+    if np.ndim(ids) != 2:
+        raise ValueError("ids must have the shape [n_batch, n_seq]: a single text is ids[None]")
+    n_vocab, n_embd = params.wte.shape
+    n_ctx, n_seq = len(params.wpe), np.shape(ids)[1]
+    ids = checks.check_indices("ids", ids, np.shape(ids), n_vocab)
+    targets = checks.check_indices("targets", targets, np.shape(ids), n_vocab, IGNORED)
+    if n_seq > n_ctx:
+        raise ValueError(f"{n_seq} tokens are too many for this model, whose context holds {n_ctx}")
+    if n_head < 1 or n_embd % n_head:
+        raise ValueError(f"n_head must divide n_embd, {n_embd}, and be that of the model; it is {n_head!r}")
+    return ids, targets

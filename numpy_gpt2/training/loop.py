@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import logging
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,8 +25,9 @@ from ..machine.threads import count_threads
 from ..params import Array, HParams, named_arrays
 from . import batches, lora
 from .forward import Dropout
-from .optimizer import AdamW, clip_by_global_norm, learning_rate
-from .parallel import arrays, batch_gradients, bits_per_byte
+from .gradients import Wanted
+from .optimizer import AdamW, arrays, clip_by_global_norm, learning_rate
+from .parallel import batch_gradients, bits_per_byte
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ FROM_SCRATCH = Options(learning_rate=1e-3, dropout=0.1)  # the defaults for a ne
 
 
 class Step(NamedTuple):
-    """What there is to say of a step."""
+    """What is reported about a step."""
 
     step: int  # how many have been made
     loss: float  # of its batch, before it, in nats per token
@@ -65,31 +67,49 @@ class Step(NamedTuple):
     n_tokens: int  # how many were predicted
 
 
-def check_options(options: Options, hparams: HParams) -> None:
+def check_options(options: Options, hparams: HParams, spell: Callable[[str], str] = str) -> None:
     """Checks options from outside.
+
+    Args:
+        options: the options.
+        hparams: those of the model.
+        spell: how an option is called in a message, given its name.
 
     Raises:
         ValueError: one of them is out of its range.
     """
-    checks.check_whole_number("steps", options.steps, at_least=1)
-    checks.check_whole_number("batch_size", options.batch_size, at_least=1)
-    checks.check_whole_number("window", options.window, at_most=hparams.n_ctx)
-    checks.check_whole_number("warmup", options.warmup)
-    checks.check_whole_number("train_last", options.train_last, at_most=hparams.n_layer)
-    checks.check_whole_number("lora_rank", options.lora_rank, at_most=hparams.n_embd)
-    checks.check_whole_number("seed", options.seed)
-    for name in ("learning_rate", "clip"):
-        if not 0 < getattr(options, name) < math.inf:
-            raise ValueError(f"{name} must be a number above 0, not {getattr(options, name)!r}")
-    if not 0 <= options.weight_decay < math.inf:
-        raise ValueError(f"weight_decay must be 0 or more, not {options.weight_decay!r}")
-    if not 0 <= options.dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and less than 1, not {options.dropout!r}")
+    most = {"window": hparams.n_ctx, "train_last": hparams.n_layer, "lora_rank": hparams.n_embd}
+    least = {"steps": 1, "batch_size": 1}
+    for name in ("steps", "batch_size", "window", "warmup", "train_last", "lora_rank", "seed"):
+        value = getattr(options, name)
+        checks.check_whole_number(spell(name), value, at_least=least.get(name, 0), at_most=most.get(name, math.inf))
+    ranges: list[tuple[str, Callable[[float], bool], str]] = [
+        ("learning_rate", lambda x: 0 < x < math.inf, "above 0"),
+        ("clip", lambda x: 0 < x < math.inf, "above 0"),
+        ("weight_decay", lambda x: 0 <= x < math.inf, "of at least 0"),
+        ("dropout", lambda x: 0 <= x < 1, "of at least 0 and less than 1"),
+    ]
+    for name, is_in_range, range_of in ranges:
+        value = getattr(options, name)
+        if not isinstance(value, numbers.Real) or not is_in_range(float(value)):
+            raise ValueError(f"{spell(name)} must be a number {range_of}, not {value!r}")
 
 
 def window(options: Options, hparams: HParams) -> int:
     """The most tokens of a text that are read at once."""
     return options.window or min(hparams.n_ctx, LONGEST_WINDOW)
+
+
+def trained(model: GPT2, options: Options) -> dict[str, Array]:
+    """The parameters that are trained, by name."""
+    first_block = model.hparams.n_layer - options.train_last
+    prefixes = *(f"h{i}/" for i in range(first_block, model.hparams.n_layer)), "ln_f/"
+    named = named_arrays(model.params)
+    return {name: array for name, array in named if not options.train_last or name.startswith(prefixes)}
+
+
+class DivergedError(ValueError):
+    """A loss, or gradients, that are not finite numbers."""
 
 
 class Training:
@@ -101,8 +121,11 @@ class Training:
         source: the name of the model that the run began with.
         step: how many steps have been made.
         window: the most tokens of a text that are read at once.
+        random_batch: chooses a batch, given a generator of random numbers.
+        wanted: which derivatives are computed.
         optimizer: AdamW, with its means.
         adapters: the low-rank updates, if those are what is learned.
+        is_torn: whether a step was interrupted while it changed the parameters, so that they are of no step.
     """
 
     def __init__(self, model: GPT2, ids: Array, options: Options = Options(), n_threads: int | None = None) -> None:
@@ -121,82 +144,53 @@ class Training:
         check_options(options, model.hparams)
         if model.backend != "numpy":
             raise ValueError('training computes in main memory: model.to("numpy") brings the model there')
-        self.model, self.options = model, options
         self.ids, *others = checks.check_ids(ids, model.hparams)
         if others:
             raise ValueError("the text must be one row of token ids, not several")
+        self.model, self.options, self.source, self.step = model, options, model.name, 0
         self.n_threads = n_threads or count_threads() or 1
-        self.source = model.name
-        self.step = 0
         self.window = window(options, model.hparams)
-        self.documents: list[Array] = []
-        if options.documents:
-            self.documents = batches.split_documents(self.ids, require(model.tokenizer).end_of_text)
-            if not self.documents:
-                raise ValueError("there is no document in the text: it has nothing but <|endoftext|>")
-        elif len(self.ids) <= self.window:
-            raise ValueError(
-                f"the text has {len(self.ids)} tokens, and a window takes {self.window + 1}, with the token that "
-                "follows: give a longer text, or a smaller window"
-            )
-        n_layer = model.hparams.n_layer
-        self.first_block = n_layer - options.train_last if options.train_last else 0
-        prefixes = tuple(f"h{i}/" for i in range(self.first_block, n_layer))
-        named = {
-            name: array
-            for name, array in named_arrays(model.params)
-            if not options.train_last or name.startswith((*prefixes, "ln_f/"))
-        }
-        self.adapters: lora.Adapters | None = None
+        end_of_text = require(model.tokenizer).end_of_text if options.documents else None
+        self.random_batch = batches.chooser(self.ids, options.batch_size, self.window, end_of_text)
+        first_block = model.hparams.n_layer - options.train_last if options.train_last else 0
+        self.wanted = Wanted(first_block, embeddings=not (options.train_last or options.lora_rank))
+        named, self.adapters = trained(model, options), None
         if options.lora_rank:
-            matrices = {name: w for name, w in named.items() if name.startswith(prefixes) and name.endswith("/w")}
+            matrices = {name: w for name, w in named.items() if name.startswith("h") and w.ndim > 1}
             self.adapters = lora.adapters(matrices, options.lora_rank, options.seed)
         self.optimizer = AdamW(self.adapters.arrays if self.adapters else named, weight_decay=options.weight_decay)
+        self.is_torn = False
 
     @property
     def n_workers(self) -> int:
         """How many threads have texts of their own. A single one leaves its products to the threads of the BLAS."""
         return min(self.n_threads, self.options.batch_size)
 
-    def batch(self) -> tuple[Array, Array]:
-        """What the next step learns from: ids and targets, `[n_batch, n_seq]`."""
-        rng = np.random.default_rng((self.options.seed, self.step))
-        size = self.options.batch_size, self.window
-        if self.documents:
-            return batches.random_documents(self.documents, require(self.model.tokenizer).end_of_text, *size, rng)
-        return batches.random_windows(self.ids, *size, rng)
-
     def next_step(self) -> Step:
         """Makes a step: gradients, clipped, and an update.
 
         Raises:
-            ValueError: the loss or the gradients are not finite numbers; the parameters stay as they were.
+            DivergedError: the loss or the gradients are not finite numbers; the parameters stay as they were.
         """
         loss, grads, n_tokens = self.gradients()
         norm = clip_by_global_norm(grads, self.options.clip, self.n_threads)
         self.check_finite(loss, norm)
         rate = self.learning_rate()
+        self.is_torn = True
         self.optimizer.update(self.learned(), grads, rate, self.n_threads)
         if self.adapters is not None:
             self.adapters.merge_into(arrays(self.model.params))
         self.step += 1
+        self.is_torn = False
         return Step(self.step, loss, norm, rate, n_tokens)
 
     def gradients(self) -> tuple[float, Mapping[str, Array], int]:
         """Of the next batch: the loss, its derivatives by the names of what is learned, and how many tokens count."""
-        ids, targets = self.batch()
-        options = self.options
-        loss, tree = batch_gradients(
-            ids,
-            targets,
-            self.model.params,
-            self.model.hparams.n_head,
-            self.n_threads,
-            Dropout(options.dropout, (options.seed, self.step)),
-            options.sparing,
-            self.first_block,
-            embeddings=not (options.train_last or options.lora_rank),
-        )
+        options, model = self.options, self.model
+        ids, targets = self.random_batch(np.random.default_rng((options.seed, self.step)))
+        drop = Dropout(options.dropout, (options.seed, self.step))
+        given = ids, targets, model.params, model.hparams.n_head, self.n_threads
+        loss, tree = batch_gradients(*given, drop, options.sparing, self.wanted)
         grads = arrays(tree) if self.adapters is None else self.adapters.gradients(arrays(tree))
         return loss, grads, int(np.count_nonzero(targets != IGNORED))
 
@@ -213,7 +207,7 @@ class Training:
         """Checks that the next step can be made: a run that cannot go on must not take the place of one that can.
 
         Raises:
-            ValueError: its loss or gradients are not finite.
+            DivergedError: its loss or gradients are not finite.
         """
         loss, grads, _ = self.gradients()
         self.check_finite(loss, clip_by_global_norm(grads, math.inf, self.n_threads))
@@ -222,10 +216,10 @@ class Training:
         """Checks what was computed for the next step.
 
         Raises:
-            ValueError: it is not finite.
+            DivergedError: it is not finite.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ValueError(
+            raise DivergedError(
                 f"step {self.step + 1} cannot be made: its loss is {loss:.4g}, the length of its gradients {norm:.4g}. "
                 "Try a lower learning rate; `numpy-gpt2 explore params` says whether a model has parameters that are "
                 "NaN or infinity"
@@ -265,31 +259,35 @@ def run(
         stop: asked after each step whether it is to be the last for now.
 
     Raises:
-        ValueError: as for `Training.next_step`.
+        DivergedError: as for `Training.next_step`.
         OSError: the run cannot be saved.
+        ValueError: the prompt does not fit into the context.
     """
     while training.step < training.options.steps:
         step = training.next_step()
-        is_last = training.step == training.options.steps
-        if is_last or training.step % evaluate_every == 0:
+        is_last = step.step == training.options.steps
+        evaluates, saves = is_last or step.step % evaluate_every == 0, is_last or step.step % save_every == 0
+        if evaluates or saves:
             training.check()
+        if evaluates:
             yield Report(step, evaluate(training, held_out), sample(training.model, prompt, training.options.seed))
         else:
             yield Report(step)
-        is_last = is_last or stop()
-        if is_last or training.step % save_every == 0:
+        stops = stop()
+        if stops and not (evaluates or saves):
             training.check()
+        if stops or saves:
             save(training)
-        if is_last:
+        if stops:
             return
 
 
 def evaluate(training: Training, held_out: Array | None) -> float | None:
-    """The bits per byte of a text, all but its first token; None without one."""
-    if held_out is None or len(held_out) < 2:
-        return None
+    """The bits per byte of a text, all but its first token; None without one, or without a vocabulary."""
     model = training.model
-    n_bytes = len(require(model.tokenizer).decode_bytes(held_out[1:].tolist()))
+    if held_out is None or len(held_out) < 2 or model.tokenizer is None:
+        return None
+    n_bytes = len(model.tokenizer.decode_bytes(held_out[1:].tolist()))
     return bits_per_byte(held_out, n_bytes, model.params, model.hparams.n_head, training.n_workers)
 
 

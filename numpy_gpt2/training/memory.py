@@ -18,12 +18,15 @@ IN_LOSS = 4
 LATER = 12 * 2**20
 
 
-def estimate(hparams: HParams, options: Options, n_threads: int, before: int, itemsize: int = 4) -> int:
+def estimate(
+    hparams: HParams, options: Options, n_threads: int, before: int, n_held_out: int, itemsize: int = 4
+) -> int:
     """How many bytes the process takes at most while it trains, within a tenth.
 
     Args:
         hparams, options, n_threads: as for `Training`.
-        before: how many bytes the process took before the model was loaded.
+        before: how many bytes the process takes without the model.
+        n_held_out: how many tokens the model is evaluated with.
         itemsize: the bytes of a number.
     """
     n_vocab, n_ctx, n_embd, n_head, n_layer = hparams
@@ -43,6 +46,7 @@ def estimate(hparams: HParams, options: Options, n_threads: int, before: int, it
     first_text = max(kept + logits + embeddings, tree + in_block)
     later_texts = tree + kept + max(logits, in_block)
     n_workers = min(n_threads, options.batch_size)
-    evaluation = n_ctx * (IN_FORWARD * n_embd + IN_FORWARD_ATTENTION * n_head * n_ctx) + in_loss
+    n_read = min(n_ctx, n_held_out)
+    evaluation = n_read * (IN_FORWARD * n_embd + IN_FORWARD_ATTENTION * n_head * n_read) + in_loss
     of_worker = max(first_text, evaluation, later_texts if options.batch_size > n_workers else 0)
     return before + LATER + itemsize * (count_params(hparams) + 2 * learned + frozen + n_workers * of_worker)

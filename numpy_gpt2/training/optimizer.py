@@ -6,14 +6,22 @@ Parameters and gradients are given as a tree or as arrays by name, and changed i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
 from ..machine.workers import for_each_part
-from ..params import Array
-from .parallel import Arrays, arrays
+from ..params import Array, Params, named_arrays
+from .gradients import is_wanted
+
+Arrays: TypeAlias = Params | Mapping[str, Array]  # parameters or gradients, as a tree or by name
+
+
+def arrays(tree: Arrays) -> Mapping[str, Array]:
+    """The arrays of a tree by name."""
+    return dict(named_arrays(tree)) if isinstance(tree, Params) else tree
 
 
 def clip_by_global_norm(grads: Arrays, highest: float, n_threads: int = 1) -> float:
@@ -29,7 +37,7 @@ def clip_by_global_norm(grads: Arrays, highest: float, n_threads: int = 1) -> fl
 
     Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", section 3.2.
     """
-    computed = [(array,) for array in arrays(grads).values() if array.flags.writeable]
+    computed = [(array,) for array in arrays(grads).values() if is_wanted(array)]
     norm = math.sqrt(sum(for_each_part(sum_of_squares, computed, n_threads)))
     if highest < norm < math.inf:
 
@@ -60,7 +68,8 @@ class AdamW:
     the first steps for that.
 
     Decay pulls weights towards 0 in proportion to the learning rate. It leaves biases and the gains of layer norms
-    alone, which are vectors, since nothing is simpler about a smaller one.
+    alone, which are vectors: a smaller one does not make the model simpler. Parameters whose derivatives are not wanted
+    (`gradients.Wanted`) stay as they are.
 
     Attributes:
         m, v: the means, by the name of the parameter, shaped like it.
@@ -77,14 +86,12 @@ class AdamW:
         beta2: float = 0.95,
         eps: float = 1e-8,
         weight_decay: float = 0.1,
-        names: Iterable[str] | None = None,
     ) -> None:
-        """Begins with m = v = 0, for the parameters of these names; by default for all."""
+        """Begins with m = v = 0, for these parameters."""
         named = arrays(params)
-        chosen = [*named] if names is None else [*names]
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
         self.n_updates = 0
-        self.m, self.v = ({name: np.zeros_like(named[name]) for name in chosen} for _ in range(2))
+        self.m, self.v = ({name: np.zeros_like(array) for name, array in named.items()} for _ in range(2))
 
     def update(self, params: Arrays, grads: Arrays, learning_rate: float, n_threads: int = 1) -> None:
         """Makes a step: changes the parameters in place."""
@@ -101,8 +108,9 @@ class AdamW:
             p -= (learning_rate / corrected1) * m / (np.sqrt(v) / math.sqrt(corrected2) + self.eps)
 
         named, derivatives = arrays(params), arrays(grads)
-        matrices = [name for name, m in self.m.items() if m.ndim > 1]
-        vectors = [name for name in self.m if name not in matrices]
+        wanted = [name for name in self.m if is_wanted(derivatives[name])]
+        matrices = [name for name in wanted if named[name].ndim > 1]
+        vectors = [name for name in wanted if named[name].ndim == 1]
         for names, decay in (matrices, self.weight_decay), (vectors, 0.0):
             together = [(named[name], derivatives[name], self.m[name], self.v[name]) for name in names]
             for_each_part(partial(step, decay=decay), together, n_threads)

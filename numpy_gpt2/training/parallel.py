@@ -7,9 +7,8 @@ always taken in the same order, whichever thread ends first, so the same number 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 
@@ -17,16 +16,11 @@ from .. import model
 from ..evaluation import scoring
 from ..evaluation.scoring import IGNORED
 from ..machine.workers import add_to, for_each_part, run_in_threads
-from ..params import Array, Params, named_arrays
+from ..params import Array, Params
+from . import agreement
 from .forward import NO_DROPOUT, Dropout
-from .gradients import POSITIONS_AT_ONCE, check_replaced, cross_entropy, gradients
-
-Arrays: TypeAlias = Params | Mapping[str, Array]  # parameters or gradients, as a tree or by name
-
-
-def arrays(tree: Arrays) -> Mapping[str, Array]:
-    """The arrays of a tree by name."""
-    return dict(named_arrays(tree)) if isinstance(tree, Params) else tree
+from .gradients import EVERYTHING, POSITIONS_AT_ONCE, Wanted, cross_entropy, gradients, is_wanted
+from .optimizer import arrays
 
 
 def batch_gradients(
@@ -37,20 +31,18 @@ def batch_gradients(
     n_threads: int = 1,
     drop: Dropout = NO_DROPOUT,
     sparing: bool = False,
-    first_block: int = 0,
-    embeddings: bool = True,
+    wanted: Wanted = EVERYTHING,
 ) -> tuple[float, Params]:
     """The same as `gradients.gradients`, up to rounding, with the texts divided over threads.
 
     Args:
         n_threads: how many threads; at most one for each text takes part.
-        ids, targets, params, n_head, drop, sparing, first_block, embeddings: as for `gradients`. Each text drops other
-            numbers.
+        ids, targets, params, n_head, drop, sparing, wanted: as for `gradients`. Each text drops other numbers.
 
     Raises:
         ValueError: as for `gradients`.
     """
-    check_replaced()  # here, since a trace or a patch belongs to the calling thread
+    agreement.check()  # here, since a trace or a patch belongs to the calling thread
     lengths = [1 + int(np.max(np.flatnonzero(row != IGNORED), initial=-1)) for row in targets]
     counting = [i for i, length in enumerate(lengths) if length] or [0]
     n_targets = int(np.count_nonzero(targets != IGNORED))
@@ -58,10 +50,9 @@ def batch_gradients(
     def of_texts(mine: Sequence[int]) -> tuple[float, Params]:
         losses, total = [], None
         for i in mine:
-            text, part = np.s_[i : i + 1, : lengths[i]], drop.within(i)  # what follows the last target changes nothing
-            loss, total = gradients(
-                *(ids[text], targets[text], params, n_head, n_targets, part, sparing, first_block, embeddings, total)
-            )
+            text = np.s_[i : i + 1, : lengths[i]]  # what follows the last target changes nothing
+            given = ids[text], targets[text], params, n_head, n_targets
+            loss, total = gradients(*given, drop.within(i), sparing, wanted, total)
             losses.append(loss)
         assert total is not None
         return sum(losses), total
@@ -70,15 +61,9 @@ def batch_gradients(
     (loss, total), *others = run_in_threads([partial(of_texts, counting[k::n_threads]) for k in range(n_threads)])
     for of_thread, grads in others:
         loss += of_thread
-        add(total, grads, n_threads)
+        pairs = zip(arrays(total).values(), arrays(grads).values(), strict=True)
+        for_each_part(add_to, [pair for pair in pairs if is_wanted(pair[0])], n_threads)
     return loss, total
-
-
-def add(total: Params, more: Params, n_threads: int = 1) -> Params:
-    """Adds gradients to others, in place, and returns those."""
-    pairs = zip(arrays(total).values(), arrays(more).values(), strict=True)
-    for_each_part(add_to, [pair for pair in pairs if pair[0].flags.writeable], n_threads)
-    return total
 
 
 def bits_per_byte(ids: Array, n_bytes: int, params: Params, n_head: int, n_threads: int = 1) -> float:

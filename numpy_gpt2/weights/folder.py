@@ -352,7 +352,8 @@ def check_replaceable(folder: Path) -> None:
     names = ("hparams.json", "checkpoint", *OPENAI, *ONE_FILE, "generation_config.json")
     foreign = [folder / name for name in names if (folder / name).exists()]
     if not config.exists() or not is_written_here(config):
-        foreign += [file for file in (config, *sorted(folder.glob("model.*"))) if file.exists()]
+        written = (folder / name for name in WRITTEN_FILES)
+        foreign += [file for file in (config, *sorted(folder.glob("model.*")), *written) if file.exists()]
     if foreign:
         raise ValueError(
             f"{folder} holds another model or its vocabulary ({foreign[0].name}): save to a folder of its own"
