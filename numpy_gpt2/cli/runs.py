@@ -321,6 +321,6 @@ def announce(training: Training, text: Text, needed: int) -> None:
     log.info(
         "%s: %s parameters, %s of them trained; %s tokens of text, and %s held out; %d steps%s; about %s of memory",
         *(training.source, f"{count_params(model.hparams):,}", f"{n_trained:,}", f"{len(text.ids):,}"),
-        *(f"{n_held_out:,}", n_steps, "" if options.documents else f", {passes:.1f} passes over the text"),
+        *(f"{n_held_out:,}", n_steps, "" if options.documents else f", {passes:.2g} passes over the text"),
         in_bytes(needed),
     )
