@@ -106,8 +106,9 @@ def started(args: argparse.Namespace) -> tuple[Training, Text]:
     options = dataclasses.replace(Options() if args.source else loop.FROM_SCRATCH, **given_options(args))
     model = loaded_model(args) if args.source else new_model(args, options)
     loop.check_options(options, model.hparams, spell)
+    before = without_weights(model, before)
     text, of_text = read_text(args, model, options.documents)
-    options, needed = fitting_memory(model.hparams, options, without_weights(model, before) + of_text, text)
+    options, needed = fitting_memory(model.hparams, options, before + of_text, text)
     training = Training(model, text.ids, options)
     announce(training, text, needed)
     return training, text
@@ -130,8 +131,9 @@ def resumed(args: argparse.Namespace, folder: Path) -> tuple[Training, Text]:
     steps = options.steps if args.steps is None else checks.check_whole_number("--steps", args.steps, at_least=1)
     if about["step"] >= steps:
         raise ValueError(f"the run in {folder} has made {about['step']} steps: --steps N goes on, up to N in all")
+    before = without_weights(model, before)
     text, of_text = read_text(args, model, options.documents)
-    fitting, needed = fitting_memory(model.hparams, options, without_weights(model, before) + of_text, text)
+    fitting, needed = fitting_memory(model.hparams, options, before + of_text, text)
     training = checkpoints.restore(folder, text.ids, steps=steps, sparing=fitting.sparing)
     if training.n_threads != about["threads"]:
         message = "the run was on %d threads, and goes on with %d: the numbers may differ by rounding"
@@ -259,9 +261,9 @@ def fitting_memory(hparams: HParams, options: Options, before: int, text: Text |
     available = available_memory()
     n_held_out = 0 if text is None or text.held_out is None else len(text.held_out)
     for choice in (options, dataclasses.replace(options, sparing=True)):
-        needed = max(estimate(hparams, choice, count_threads() or 1, before, n_held_out), peak_memory() or 0)
+        needed = estimate(hparams, choice, count_threads() or 1, before, n_held_out)
         if available is None or needed - (used_memory() or 0) <= available:
-            return choice, needed
+            return choice, max(needed, peak_memory() or 0)
     raise ValueError(
         f"training takes about {in_bytes(needed)} of memory, and {in_bytes(available or 0)} are free: a smaller "
         "--window, --threads 1, --train-last N, --lora-rank N or a smaller model need less"

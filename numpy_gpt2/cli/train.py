@@ -260,6 +260,8 @@ def checked_log(file: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     given = [Path(name) for name in (*args.files, args.held_out, args.loss_picture) if name not in (None, "-")]
     if file.resolve() in [name.resolve() for name in given]:
         raise ValueError(f"--log {file} is also the name of another file of this run")
+    if file.name != LOG and file.resolve().parent == expand(args.output).resolve():
+        raise ValueError(f"--log {file} would be among the files of the model, where a log is {LOG}")
     if not file.exists():
         if args.log and not file.parent.is_dir():
             raise ValueError(f"--log {file} is not the name of a file in a folder that exists")
@@ -279,7 +281,8 @@ def read_log(file: Path) -> list[dict[str, Any]] | None:
     for number, line in enumerate(text, start=1):
         try:
             values = json.loads(line)
-            int(values["step"])
+            if not (isinstance(values["step"], int) and isinstance(values.get("seconds", 0), int | float)):
+                raise TypeError
         except (ValueError, TypeError, KeyError):
             if number < len(text) or number == 1:
                 return None

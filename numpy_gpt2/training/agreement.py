@@ -15,7 +15,7 @@ from .. import layers, model
 from ..decoding import prefill
 from ..params import HParams, Params, build, named_arrays
 from . import gradients
-from .forward import Dropout
+from .forward import NO_DROPOUT, Dropout
 
 # The functions that can be replaced together with their backward functions, and those whose steps training computes one
 # by one.
@@ -35,7 +35,7 @@ IDS, TARGETS = np.array([[1, 5, 1, 3]]), np.array([[5, 1, 3, 6]])
 STEP = 1e-5  # by which the parameters are moved for a difference quotient
 TOLERANCE = 1e-6
 
-_compared: set[tuple[object, ...]] = set()  # the functions, each time that they were compared
+_compared: set[tuple[object, ...]] = set()  # the code of the functions, each time that it was compared
 
 
 def check() -> None:
@@ -59,14 +59,15 @@ def check() -> None:
             raise ValueError(f"{replaced}, but its derivatives were not: replace gradients.{name}_backward, too")
     if prefill.reads_whole():
         raise ValueError("a trace or a patch is active, and would see only a part of training: leave it first")
-    functions = tuple(getattr(module, name) for module, name in REPLACEABLE)
-    functions += tuple(getattr(gradients, f"{name}_backward") for _, name in REPLACEABLE)
-    if functions not in _compared:
-        _compared.add(functions)  # at once, since `gradients.gradients`, which is compared, checks as well
+    functions = [getattr(module, name) for module, name in [*REPLACEABLE, *ONE_BY_ONE]]
+    functions += [getattr(gradients, f"{name}_backward") for _, name in REPLACEABLE]
+    codes = tuple(getattr(function, "__code__", function) for function in functions)
+    if codes not in _compared:
+        _compared.add(codes)  # at once, since `gradients.gradients`, which is compared, checks as well
         try:
             compare()
         except Exception:
-            _compared.discard(functions)
+            _compared.discard(codes)
             raise
 
 
@@ -93,18 +94,19 @@ def compare() -> None:
             "`layers` or `model` computes something else than training does: change `training/forward.py`, which puts "
             "the parts of a block together, and `training/gradients.py` in the same way"
         )
-    drop = Dropout(0.2)
-    _, grads = gradients.gradients(IDS, TARGETS, params, SMALL.n_head, drop=drop)
-    derived = sum(np.vdot(d, g) for (_, d), (_, g) in zip(named_arrays(direction), named_arrays(grads), strict=True))
-    after, before = (
-        gradients.gradients(IDS, TARGETS, moved(params, direction, by), SMALL.n_head, drop=drop)[0]
-        for by in (STEP, -STEP)
-    )
-    if not abs((after - before) / (2 * STEP) - derived) < TOLERANCE:
-        raise ValueError(
-            "the derivatives in `training/gradients.py` are not those of what `layers` and `model` compute: a function "
-            "there was edited, and its backward function was not"
+    for drop in (NO_DROPOUT, Dropout(0.2)):
+        _, grads = gradients.gradients(IDS, TARGETS, params, SMALL.n_head, drop=drop)
+        pairs = zip(named_arrays(direction), named_arrays(grads), strict=True)
+        derived = sum(np.vdot(d, g) for (_, d), (_, g) in pairs)
+        after, before = (
+            gradients.gradients(IDS, TARGETS, moved(params, direction, by), SMALL.n_head, drop=drop)[0]
+            for by in (STEP, -STEP)
         )
+        if not abs((after - before) / (2 * STEP) - derived) < TOLERANCE:
+            raise ValueError(
+                "the derivatives in `training/gradients.py` are not those of what `layers` and `model` compute: a "
+                "function there was edited, and its backward function was not"
+            )
 
 
 def moved(params: Params, direction: Params, by: float) -> Params:

@@ -360,7 +360,7 @@ class Wanted(NamedTuple):
     """Which derivatives are wanted: those of the blocks from a first one on, of the last layer norm, and what else."""
 
     first_block: int = 0
-    embeddings: bool = True  # for these, all blocks must be wanted
+    embeddings: bool = True  # only where all blocks are
 
 
 EVERYTHING = Wanted()
@@ -407,7 +407,7 @@ def gradients(
     if not n_targets:
         raise ValueError(f"there is nothing to learn: every target is {IGNORED}, which does not count")
     d_wte = d_wpe = None
-    if wanted.embeddings:
+    if wanted.embeddings and not wanted.first_block:
         d_wte, d_wpe = (total.wte, total.wpe) if total else (np.zeros_like(params.wte), np.zeros_like(params.wpe))
 
     x = drop.within(0)(model.embed(ids, params))
@@ -498,6 +498,6 @@ def checked_batch(ids: Array, targets: Array, params: Params, n_head: int) -> tu
     targets = checks.check_indices("targets", targets, np.shape(ids), n_vocab, IGNORED)
     if n_seq > n_ctx:
         raise ValueError(f"{n_seq} tokens are too many for this model, whose context holds {n_ctx}")
-    if n_head < 1 or n_embd % n_head:
+    if n_embd % checks.check_whole_number("n_head", n_head, at_least=1):
         raise ValueError(f"n_head must divide n_embd, {n_embd}, and be that of the model; it is {n_head!r}")
     return ids, targets

@@ -19,7 +19,7 @@ from ..machine.workers import add_to, for_each_part, run_in_threads
 from ..params import Array, Params
 from . import agreement
 from .forward import NO_DROPOUT, Dropout
-from .gradients import EVERYTHING, POSITIONS_AT_ONCE, Wanted, cross_entropy, gradients, is_wanted
+from .gradients import EVERYTHING, POSITIONS_AT_ONCE, Wanted, checked_batch, cross_entropy, gradients, is_wanted
 from .optimizer import arrays
 
 
@@ -43,6 +43,7 @@ def batch_gradients(
         ValueError: as for `gradients`.
     """
     agreement.check()  # here, since a trace or a patch belongs to the calling thread
+    ids, targets = checked_batch(ids, targets, params, n_head)
     lengths = [1 + int(np.max(np.flatnonzero(row != IGNORED), initial=-1)) for row in targets]
     counting = [i for i, length in enumerate(lengths) if length] or [0]
     n_targets = int(np.count_nonzero(targets != IGNORED))

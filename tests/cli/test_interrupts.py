@@ -166,6 +166,39 @@ def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
     assert result.stderr == "\nnumpy_gpt2: finishing this step\n"
 
 
+# The same for SIGTERM, with which a system asks processes to end.
+TERM = """
+import signal
+from numpy_gpt2.cli import interrupts
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.{before})
+with interrupts.deferred("finishing this step") as interrupted:
+    {what}
+print(interrupted(), getattr(signal.getsignal(signal.SIGTERM), "name", None))
+"""
+SIGTERM = "signal.raise_signal(signal.SIGTERM)"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize(
+    ("what", "before", "status", "output", "notices"),
+    [
+        ("pass", "SIG_DFL", 0, "False SIG_DFL\n", 0),
+        (f"{SIGTERM}; print('the step')", "SIG_DFL", 0, "the step\nTrue SIG_DFL\n", 1),
+        (f"{SIGTERM}; print('the step'); {SIGTERM}", "SIG_DFL", -signal.SIGTERM, "the step\n", 1),
+        (f"{CTRL_C}; {SIGTERM}; print('the step')", "SIG_DFL", 0, "the step\nTrue SIG_DFL\n", 2),
+        (f"{SIGTERM}; print('the step')", "SIG_IGN", 0, "the step\nFalse SIG_IGN\n", 0),
+    ],
+    ids=["none", "one", "two", "after Ctrl-C", "ignored"],
+)
+def test_sigterm_is_remembered_as_well(what: str, before: str, status: int, output: str, notices: int) -> None:
+    code = TERM.format(what=what, before=before)
+    result = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (status, output)
+    assert result.stderr == "\nnumpy_gpt2: finishing this step\n" * notices
+
+
 def test_a_job_in_the_background_ignores_it_also_there() -> None:
     result = deferred(CTRL_C, before="SIG_IGN")
     assert (result.returncode, result.stdout.splitlines()[0], result.stderr) == (0, "False", "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import subprocess
 import sys
 import threading
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +81,48 @@ class TestRunInThreads:
         first, second = run_in_threads([task, task])
         assert first[0] == first[1]
         assert second[0] == second[1]
+
+    @pytest.mark.parametrize("n_interrupts", [1, 2, 3])
+    def test_ctrl_c_however_often_waits_until_all_have_ended(
+        self, n_interrupts: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What tasks change in place is whole only then."""
+        may_end, ended, calls = threading.Event(), [], []
+
+        def interrupted(*args: Any) -> Any:
+            calls.append(1)
+            if len(calls) <= n_interrupts:
+                raise KeyboardInterrupt
+            may_end.set()
+            return concurrent.futures.wait(*args)
+
+        def task() -> None:
+            assert may_end.wait(LONG)
+            ended.append(1)
+
+        monkeypatch.setattr(workers, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_in_threads([task] * 3)
+        n_ended = len(ended)
+        may_end.set()
+        assert n_ended == 3
+        assert run_in_threads([lambda: 1, lambda: 2]) == [1, 2]
+
+    def test_ctrl_c_before_all_have_begun_waits_for_the_others_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Half of a step would be worse than a whole one."""
+        original, calls = workers.pool, []
+        ended: list[int] = []
+
+        def interrupted(n_threads: int) -> Any:
+            calls.append(1)
+            if len(calls) in (2, 3):
+                raise KeyboardInterrupt
+            return original(n_threads)
+
+        monkeypatch.setattr(workers, "pool", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_in_threads([partial(ended.append, i) for i in range(3)])
+        assert sorted(ended) == [0, 1, 2]
 
     def test_a_single_task_runs_in_the_calling_thread(self) -> None:
         assert run_in_threads([threading.get_ident]) == [threading.get_ident()]

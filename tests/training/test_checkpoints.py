@@ -200,6 +200,13 @@ class TestTheModel:
         for name, array in found.items():
             np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
+    def test_the_folder_may_be_given_as_text(self, tmp_path: Path) -> None:
+        training = after(2)
+        checkpoints.save(training, str(tmp_path / "run"))
+        restored = checkpoints.restore(str(tmp_path / "run"), IDS, 2)
+        assert_same(restored, training)
+        assert restored.model.name == str(tmp_path / "run")
+
     def test_another_model_saved_to_the_folder_ends_the_run(self, tmp_path: Path) -> None:
         checkpoints.save(after(2), tmp_path)
         numpy_gpt2.save(random_model(HPARAMS, seed=9), tmp_path)
@@ -251,7 +258,7 @@ class TestRefusals:
         file = tmp_path / FILE
         file.write_bytes(file.read_bytes()[:-1] if content is None else content)
         for act in (checkpoints.read_about, partial(checkpoints.restore, ids=IDS)):
-            with pytest.raises(ValueError, match=f"^{file} is (empty|not a safetensors file)"):
+            with pytest.raises(ValueError, match=f"^{file} is damaged, so the run cannot go on; the model beside it"):
                 act(tmp_path)
         assert_same_parameters(numpy_gpt2.load(tmp_path), after(2).model)  # the model is sound
 
@@ -303,6 +310,42 @@ class TestRefusals:
         rewritten(tmp_path / FILE, lambda _, told: told.update(options=vars(about["options"])))
         with pytest.raises(ValueError, match=f"^{tmp_path / FILE} does not belong to the model beside it$"):
             checkpoints.restore(tmp_path, IDS, 2)
+
+    @pytest.mark.parametrize("kind", ["the whole model", "low-rank updates"])
+    def test_a_step_that_was_interrupted_half_way(
+        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        training = after(2, kind=kind)
+        checkpoints.save(training, tmp_path)
+        before = {name: (tmp_path / name).read_bytes() for name in FILES}
+
+        def interrupted(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.optimizer, "update", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                training.next_step()
+        for folder in (tmp_path, tmp_path / "new"):
+            with pytest.raises(ValueError, match="^the last step was interrupted half-way, so this is no state of the"):
+                checkpoints.save(training, folder)
+        assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+        assert not (tmp_path / "new").exists()
+
+    def test_a_step_that_was_interrupted_before_it_changed_anything_can_be_saved(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        training = after(2)
+
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "gradients", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                training.next_step()
+        checkpoints.save(training, tmp_path)
+        assert_same(checkpoints.restore(tmp_path, IDS, 2), after(2))
 
     def test_a_folder_that_holds_another_model_is_not_touched(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')

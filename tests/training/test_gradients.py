@@ -12,12 +12,12 @@ import pytest
 from conftest import DTYPES, SHAPES, in_pytorch, random_ids, random_model
 from in_torch import assert_gradients_near, assert_near, dropout_by, loss_and_gradients
 
-import numpy_gpt2
 from numpy_gpt2 import layers, model
 from numpy_gpt2.evaluation.scoring import IGNORED
 from numpy_gpt2.params import MLP, Array, Attention, Block, HParams, Linear, Params, init_params, named_arrays, replace
 from numpy_gpt2.training import forward, gradients
 from numpy_gpt2.training.forward import Dropout, Kept
+from numpy_gpt2.training.gradients import EVERYTHING, Wanted
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -429,14 +429,14 @@ def assert_identical(some: tuple[float, Any], others: tuple[float, Any]) -> None
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("drop", [forward.NO_DROPOUT, Dropout(0.2)], ids=["no dropout", "dropout"])
-@pytest.mark.parametrize("first_block", [0, 1])
-def test_what_is_computed_again_is_the_same_bit_for_bit(dtype: str, drop: Dropout, first_block: int) -> None:
+@pytest.mark.parametrize("wanted", [EVERYTHING, Wanted(1, embeddings=False)], ids=["all", "some"])
+def test_what_is_computed_again_is_the_same_bit_for_bit(dtype: str, drop: Dropout, wanted: Wanted) -> None:
     params = random_model(SHAPES[1], dtype).params
     ids, targets = batch(SHAPES[1], "masked")
     given = (ids, targets, params, 5)
     assert_identical(
-        gradients.gradients(*given, drop=drop, sparing=True, first_block=first_block),
-        gradients.gradients(*given, drop=drop, first_block=first_block),
+        gradients.gradients(*given, drop=drop, sparing=True, wanted=wanted),
+        gradients.gradients(*given, drop=drop, wanted=wanted),
     )
 
 
@@ -454,7 +454,7 @@ def test_with_sparing_each_block_is_computed_a_second_time(monkeypatch: pytest.M
     assert len(calls) == 3
     gradients.gradients(*given, gpt2.params, 5, sparing=True)
     assert len(calls) == 3 + 6
-    gradients.gradients(*given, gpt2.params, 5, sparing=True, first_block=2)
+    gradients.gradients(*given, gpt2.params, 5, sparing=True, wanted=Wanted(2, embeddings=False))
     assert len(calls) == 3 + 6 + 4
 
 
@@ -467,7 +467,7 @@ def test_the_derivatives_of_the_last_blocks_are_those_of_the_whole(first_block: 
     params = random_model(SHAPES[1]).params
     given = (*batch(SHAPES[1], "masked"), params, 5)
     loss, whole = gradients.gradients(*given, drop=drop)
-    loss_of_some, some = gradients.gradients(*given, drop=drop, first_block=first_block)
+    loss_of_some, some = gradients.gradients(*given, drop=drop, wanted=Wanted(first_block, embeddings=first_block == 0))
     assert loss_of_some == loss
     computed = [*leaves((some.h[first_block:], some.ln_f))]
     for array, other in zip(computed, leaves((whole.h[first_block:], whole.ln_f)), strict=True):
@@ -497,12 +497,16 @@ def test_without_embeddings_the_other_derivatives_are_those_of_the_whole(drop: D
     params = random_model(SHAPES[1]).params
     given = (*batch(SHAPES[1], "masked"), params, 5)
     loss, whole = gradients.gradients(*given, drop=drop)
-    loss_of_some, some = gradients.gradients(*given, drop=drop, embeddings=False)
+    loss_of_some, some = gradients.gradients(*given, drop=drop, wanted=Wanted(embeddings=False))
     assert_identical((loss_of_some, (some.h, some.ln_f)), (loss, (whole.h, whole.ln_f)))
     assert_not_computed((some.wte, some.wpe), (params.wte, params.wpe))
 
 
-@pytest.mark.parametrize("options", [{}, {"first_block": 1}, {"embeddings": False}, {"sparing": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"wanted": Wanted(1, embeddings=False)}, {"wanted": Wanted(embeddings=False)}, {"sparing": True}],
+    ids=str,
+)
 def test_derivatives_are_added_to_those_of_a_call_before(options: dict[str, Any]) -> None:
     params = random_model(SHAPES[1]).params
     one, other = batch(SHAPES[1], "masked"), batch(SHAPES[1], "repeated ids")
@@ -515,54 +519,8 @@ def test_derivatives_are_added_to_those_of_a_call_before(options: dict[str, Any]
         assert array is begun or not array.flags.writeable  # in the same memory
 
 
-# What is refused
-
-ONE_BY_ONE = ["attention", "split_heads", "merge_heads", "multi_head_attention", "mlp", "block"]
-REPLACEABLE = ["softmax", "gelu", "layer_norm", "linear"]
-
-
-def replaced(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
-    original = getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *args: original(*args))
-
-
 def learn(params: Params | None = None) -> tuple[float, Params]:
     return gradients.gradients(IDS, (IDS + 1) % 20, params or PARAMS, N_HEAD)
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [*((layers, name) for name in REPLACEABLE), (model, "embed"), (model, "output_head")],
-    ids=lambda each: each if isinstance(each, str) else "",
-)
-def test_a_replaced_function_whose_derivatives_were_not_replaced_is_refused(
-    monkeypatch: pytest.MonkeyPatch, module: Any, name: str
-) -> None:
-    where = module.__name__.removeprefix("numpy_gpt2.")
-    with monkeypatch.context() as patch:
-        replaced(patch, module, name)
-        advice = f"replace gradients.{name}_backward, too"
-        with pytest.raises(ValueError, match=f"^{where}.{name} was replaced, but its derivatives were not: {advice}$"):
-            learn()
-        replaced(patch, gradients, f"{name}_backward")
-        learn()
-    learn()
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [*((layers, name) for name in ONE_BY_ONE), (model, "transformer"), (model, "logits")],
-    ids=lambda each: each if isinstance(each, str) else "",
-)
-def test_a_function_whose_steps_are_computed_one_by_one_cannot_be_replaced(
-    monkeypatch: pytest.MonkeyPatch, module: Any, name: str
-) -> None:
-    replaced(monkeypatch, module, name)
-    if module is layers:
-        replaced(monkeypatch, gradients, f"{name}_backward")
-    where = module.__name__.removeprefix("numpy_gpt2.")
-    with pytest.raises(ValueError, match=f"^{where}.{name} was replaced, but training computes its steps one by one: "):
-        learn()
 
 
 def test_gelu_and_its_derivatives_can_be_replaced_by_relu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -579,11 +537,66 @@ def test_gelu_and_its_derivatives_can_be_replaced_by_relu(monkeypatch: pytest.Mo
     assert_gradients_near(grads, theirs)
 
 
-def test_within_a_trace_or_a_patch_nothing_is_learned() -> None:
-    for context in (numpy_gpt2.trace(), numpy_gpt2.patch({"h0/mlp": lambda x: x})):
-        with pytest.raises(ValueError, match="^a trace or a patch is active, .*: leave it first$"), context:
-            learn()
-        learn()
+# What is refused
+
+WHOLE_NUMBERS = r"must be whole numbers in the shape \[2, 5\]"
+RANGE = "it must hold numbers from 0 to 19"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"ids": IDS[0]}, r"ids must have the shape \[n_batch, n_seq\]: a single text is ids\[None\]"),
+        ({"ids": IDS[None]}, r"ids must have the shape \[n_batch, n_seq\]: a single text is ids\[None\]"),
+        ({"ids": IDS.astype(float)}, rf"ids {WHOLE_NUMBERS}, not float64 in the shape \[2, 5\]"),
+        ({"ids": IDS + 19}, rf"ids holds \d+; {RANGE}"),
+        ({"ids": np.insert(IDS[:, 1:], 0, -1, axis=1)}, f"ids holds -1; {RANGE}"),
+        ({"ids": np.insert(IDS[:, 1:], 0, IGNORED, axis=1)}, f"ids holds -100; {RANGE}"),
+        ({"targets": IDS[0]}, rf"targets {WHOLE_NUMBERS}, not int64 in the shape \[5\]"),
+        ({"targets": IDS[:, :4]}, rf"targets {WHOLE_NUMBERS}, not int64 in the shape \[2, 4\]"),
+        ({"targets": IDS[:1]}, rf"targets {WHOLE_NUMBERS}, not int64 in the shape \[1, 5\]"),
+        ({"targets": IDS.astype(float)}, rf"targets {WHOLE_NUMBERS}, not float64 in the shape \[2, 5\]"),
+        ({"targets": IDS + 19}, rf"targets holds \d+; {RANGE}, or -100 for one that does not count"),
+        ({"targets": IDS - 20}, rf"targets holds -\d+; {RANGE}, or -100 for one that does not count"),
+        (
+            {"ids": np.zeros((1, 8), int), "targets": np.zeros((1, 8), int)},
+            "8 tokens are too many for this model, whose context holds 7",
+        ),
+        ({"n_head": 5}, "n_head must divide n_embd, 12, and be that of the model; it is 5"),
+        ({"n_head": 0}, "n_head must be a whole number, 1 or more, not 0"),
+        ({"n_head": -3}, "n_head must be a whole number, 1 or more, not -3"),
+    ],
+)
+def test_a_batch_from_which_the_model_cannot_learn(changed: dict[str, Any], expected: str) -> None:
+    given = {"ids": IDS, "targets": IDS, "params": PARAMS, "n_head": N_HEAD, **changed}
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        gradients.gradients(**given)
+
+
+def test_lists_are_a_batch_as_well() -> None:
+    of_lists = gradients.gradients(IDS.tolist(), IDS.tolist(), PARAMS, N_HEAD)
+    assert_identical(of_lists, gradients.gradients(IDS, IDS, PARAMS, N_HEAD))
+
+
+def test_a_batch_as_long_as_the_context() -> None:
+    ids = np.zeros((1, HPARAMS.n_ctx), int)
+    assert gradients.gradients(ids, ids, PARAMS, N_HEAD)[0] > 0
+
+
+class TestWhetherTheyAreWanted:
+    def test_what_is_not_wanted_takes_no_memory_and_is_told_from_the_others(self) -> None:
+        for array in leaves(gradients.unwanted(PARAMS)):
+            assert not gradients.is_wanted(array)
+        assert_not_computed(gradients.unwanted(PARAMS), PARAMS)
+        for array in leaves(PARAMS):
+            assert gradients.is_wanted(array)
+
+    @pytest.mark.parametrize("shape", [(1,), (3,), (2, 3)])
+    def test_derivatives_that_may_only_be_read_are_wanted(self, shape: tuple[int, ...]) -> None:
+        array = np.zeros(shape)
+        array.flags.writeable = False
+        assert gradients.is_wanted(array)
+        assert gradients.is_wanted(array.T)
 
 
 def test_without_any_target_there_is_nothing_to_learn() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from numpy_gpt2.evaluation import scoring
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.params import Array, HParams, init_params, named_arrays
 from numpy_gpt2.tokenizer import BYTE_TO_CHARACTER, END_OF_TEXT, Tokenizer
-from numpy_gpt2.training import checkpoints, loop
+from numpy_gpt2.training import checkpoints, forward, loop
 from numpy_gpt2.training.loop import Options, Report, Training
 
 HPARAMS = SHAPES[1]  # a context of 40
@@ -48,6 +51,11 @@ def copies(training: Training) -> dict[str, Array]:
     return {name: array.copy() for name, array in named_arrays(training.model.params)}
 
 
+def batch(training: Training) -> tuple[Array, Array]:
+    """What the next step learns from."""
+    return training.random_batch(np.random.default_rng((training.options.seed, training.step)))
+
+
 def losses(training: Training, n: int) -> list[float]:
     return [training.next_step().loss for _ in range(n)]
 
@@ -72,12 +80,14 @@ class TestRefusals:
             ("learning_rate", math.inf, "learning_rate must be a number above 0, not inf"),
             ("learning_rate", math.nan, "learning_rate must be a number above 0, not nan"),
             ("clip", 0.0, "clip must be a number above 0, not 0.0"),
+            ("learning_rate", "fast", "learning_rate must be a number above 0, not 'fast'"),
+            ("clip", math.inf, "clip must be a number above 0, not inf"),
             ("clip", math.nan, "clip must be a number above 0, not nan"),
-            ("weight_decay", -0.1, "weight_decay must be 0 or more, not -0.1"),
-            ("weight_decay", math.nan, "weight_decay must be 0 or more, not nan"),
-            ("dropout", 1.0, "dropout must be at least 0 and less than 1, not 1.0"),
-            ("dropout", -0.1, "dropout must be at least 0 and less than 1, not -0.1"),
-            ("dropout", math.nan, "dropout must be at least 0 and less than 1, not nan"),
+            ("weight_decay", -0.1, "weight_decay must be a number of at least 0, not -0.1"),
+            ("weight_decay", math.nan, "weight_decay must be a number of at least 0, not nan"),
+            ("dropout", 1.0, "dropout must be a number of at least 0 and less than 1, not 1.0"),
+            ("dropout", -0.1, "dropout must be a number of at least 0 and less than 1, not -0.1"),
+            ("dropout", math.nan, "dropout must be a number of at least 0 and less than 1, not nan"),
         ],
     )
     def test_an_option_out_of_its_range(self, option: str, value: float, expected: str) -> None:
@@ -133,12 +143,12 @@ class TestSteps:
         for n_ctx, expected in ((40, 40), (256, 256), (300, 256)):
             assert loop.window(Options(), HPARAMS._replace(n_ctx=n_ctx)) == expected
         assert loop.window(Options(window=300), HPARAMS._replace(n_ctx=300)) == 300
-        assert started(window=0).batch()[0].shape == (3, 40)
+        assert batch(started(window=0))[0].shape == (3, 40)
 
     def test_documents_are_rows_of_a_batch(self) -> None:
         model = with_vocabulary()
         training = Training(model, encoded(model, "ab<|endoftext|>c<|endoftext|>"), Options(documents=True))
-        ids, targets = training.batch()
+        ids, targets = batch(training)
         assert {tuple(row) for row in ids.tolist()} <= {(END, *b"ab"), (END, *b"c", END)}
         step = training.next_step()
         assert step.n_tokens == np.count_nonzero(targets != scoring.IGNORED) < targets.size
@@ -160,8 +170,8 @@ class TestSteps:
         training = started()
         seen = []
         for _ in range(6):
-            np.testing.assert_array_equal(training.batch(), training.batch())
-            seen.append(training.batch()[0].tobytes())
+            np.testing.assert_array_equal(batch(training), batch(training))
+            seen.append(batch(training)[0].tobytes())
             training.next_step()
         assert len({*seen}) == 6
 
@@ -175,7 +185,7 @@ class TestSteps:
 
     def test_what_a_step_says(self) -> None:
         training = started(steps=20, warmup=100, learning_rate=1e-2)
-        ids, targets = training.batch()
+        ids, targets = batch(training)
         (logits,) = (random_model(HPARAMS).logits(ids),)
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         first = training.next_step()
@@ -232,6 +242,20 @@ class TestSteps:
     def test_sparing_gives_the_same_numbers(self) -> None:
         assert losses(started("float32", sparing=True), 5) == losses(started("float32"), 5)
 
+    @pytest.mark.parametrize("n_threads", [1, 2])
+    def test_sparing_computes_each_block_a_second_time(self, n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        counts = []
+        for sparing in (False, True):
+            training = started(sparing=sparing, n_threads=n_threads)
+            calls: list[int] = []
+            training.gradients()  # also compares what is computed, the first time
+            with monkeypatch.context() as patch:
+                original = forward.block
+                patch.setattr(forward, "block", lambda *args, o=original, c=calls: (c.append(1), o(*args))[1])
+                training.next_step()
+            counts.append(len(calls))
+        assert counts == [3 * 3, 2 * 3 * 3]  # texts and blocks
+
     def test_the_digest_is_that_of_the_ids(self) -> None:
         expected = hashlib.sha256(b"".join(int(id).to_bytes(4, "little") for id in IDS)).hexdigest()
         assert started().digest() == started(ids=IDS.astype(np.uint16)).digest() == expected
@@ -261,6 +285,23 @@ class TestNotFinite:
             np.testing.assert_array_equal(array, before[name], name)
         assert training.step == training.optimizer.n_updates == 0
         assert not any(m.any() for m in training.optimizer.m.values())
+
+    @pytest.mark.parametrize(("loss", "norm"), [(2.5, math.inf), (2.5, math.nan), (math.inf, 1.0), (math.nan, 1.0)])
+    def test_either_of_them_is_enough(self, loss: float, norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        training = started()
+        before, (_, grads, n_tokens) = copies(training), training.gradients()
+        grads = {name: np.zeros_like(array) for name, array in grads.items()}
+        grads["wpe"][3, 2] = norm
+        monkeypatch.setattr(training, "gradients", lambda: (loss, grads, n_tokens))
+        expected = (
+            f"^step 1 cannot be made: its loss is {loss:.4g}, the length of its gradients {norm:.4g}. Try a lower"
+        )
+        for act in (training.check, training.next_step, lambda: training.check_finite(loss, norm)):
+            with pytest.raises(loop.DivergedError, match=expected):
+                act()
+        for name, array in named_arrays(training.model.params):
+            np.testing.assert_array_equal(array, before[name], name)
+        assert not training.is_torn
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     def test_a_run_that_diverges_does_not_take_the_place_of_the_last_good_checkpoint(self, tmp_path: Path) -> None:
@@ -312,6 +353,12 @@ class TestEvaluation:
     def test_without_a_text_there_is_no_figure(self, held_out: Array | None) -> None:
         model = with_vocabulary()
         assert loop.evaluate(Training(model, encoded(model, TEXT), Options(), 1), held_out) is None
+
+    def test_without_a_vocabulary_there_is_no_figure(self) -> None:
+        """Bytes cannot be counted."""
+        assert loop.evaluate(started(), IDS[:20]) is None
+        reports = [*loop.run(started(), IDS[:20], evaluate_every=1)]
+        assert all(report.bits_per_byte is None for report in reports)
 
     def test_a_sample_is_what_the_model_generates(self) -> None:
         model = with_vocabulary()
@@ -397,6 +444,39 @@ class TestRun:
 
     def test_without_a_vocabulary_nothing_is_sampled(self) -> None:
         assert all(report.sample is None for report in loop.run(started(), evaluate_every=1))
+
+
+FORKED = """
+import os, signal
+import numpy as np
+from conftest import SHAPES, random_model
+from numpy_gpt2.training.loop import Options, Training
+
+training = Training(random_model(SHAPES[1], "float32"), np.arange(300) % 11, Options(batch_size=4, window=8), 2)
+training.next_step()  # makes the threads
+read, write = os.pipe()
+if not (pid := os.fork()):
+    signal.alarm(20)  # ends it if it waits for ever
+    os.write(write, repr(training.next_step()).encode())
+    os._exit(0)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+assert os.read(read, 1000).decode() == repr(training.next_step())
+print("passed")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is forked")
+def test_a_process_that_is_forked_trains_as_well() -> None:
+    """It has no threads but the one that forked."""
+    path = os.pathsep.join(sys.path)  # for conftest
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (result.stdout, result.stderr) == ("passed\n", "")
 
 
 def test_a_model_that_was_loaded_can_be_trained_and_its_file_stays(tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def test_the_derivatives_are_those_of_pytorch(train_last: int, n_threads: int) -
         for name, w in adapters.base.items()
     }
     peer = in_pytorch(random_model(HPARAMS))
-    loss = training_loss(lambda ids: torch.func.functional_call(peer, changed, (ids,)), *training.batch())
+    batch = training.random_batch(np.random.default_rng((training.options.seed, training.step)))
+    loss = training_loss(lambda ids: torch.func.functional_call(peer, changed, (ids,)), *batch)
     loss.backward()
     ours, grads, _ = training.gradients()
     assert ours == pytest.approx(loss.item(), rel=1e-12)

@@ -12,7 +12,7 @@ from in_torch import assert_near, named_parameters, training_loss
 
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.params import Array, HParams, Params, init_params, named_arrays, replace
-from numpy_gpt2.training.gradients import gradients
+from numpy_gpt2.training.gradients import Wanted, gradients
 from numpy_gpt2.training.optimizer import AdamW, clip_by_global_norm, learning_rate
 from numpy_gpt2.training.parallel import batch_gradients
 
@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 
 HPARAMS = SHAPES[1]
 N_HEAD = HPARAMS.n_head
+LAST_BLOCK = Wanted(2, embeddings=False)
 RATES = [1e-3, 5e-3, 1e-2, 2e-2, 1e-2, 0.0, 3e-2, 1e-3, 1e-4, 1e-1]
 
 
@@ -138,18 +139,18 @@ class TestAdamW:
             for other in others:
                 np.testing.assert_array_equal(one, other)
 
-    def test_parameters_that_are_not_named_stay(self) -> None:
-        """As the blocks before the first one that is trained, whose derivatives are zeros for reading only."""
+    def test_parameters_that_are_not_given_at_first_stay(self) -> None:
+        """As the blocks before the first one that is trained."""
         gpt2 = random_model(HPARAMS)
         before = dict(named_arrays(copied(gpt2.params)))
         names = [name for name in before if name.startswith(("h2/", "ln_f/"))]
-        optimizer = AdamW(gpt2.params, names=names)
+        optimizer = AdamW({name: array for name, array in named_arrays(gpt2.params) if name in names})
         assert [*optimizer.m] == [*optimizer.v] == names
         ids = random_ids(HPARAMS, 2, 9)
         named = {name: torch.tensor(before[name], requires_grad=True) for name in names}
         peer = adamw_in_torch(named)
         for rate in RATES:
-            _, grads = batch_gradients(ids, ids[:, ::-1], gpt2.params, N_HEAD, first_block=2)
+            _, grads = batch_gradients(ids, ids[:, ::-1], gpt2.params, N_HEAD, wanted=LAST_BLOCK)
             optimizer.update(gpt2.params, grads, rate)
             step_in_torch(peer, named, dict(named_arrays(grads)), rate)
         for name, array in named_arrays(gpt2.params):
@@ -159,9 +160,29 @@ class TestAdamW:
             else:
                 np.testing.assert_array_equal(array, before[name], err_msg=name)
 
-    def test_names_may_come_from_a_generator(self) -> None:
-        optimizer = AdamW(random_model(HPARAMS).params, names=(name for name in ("wte", "wpe")))
-        assert [*optimizer.m] == [*optimizer.v] == ["wte", "wpe"]
+    @pytest.mark.parametrize("n_threads", [1, 2])
+    def test_parameters_whose_derivatives_are_not_wanted_stay(self, n_threads: int) -> None:
+        """They do not decay either."""
+        gpt2, ids = random_model(HPARAMS), random_ids(HPARAMS, 2, 9)
+        before, optimizer = dict(named_arrays(copied(gpt2.params))), AdamW(gpt2.params, weight_decay=0.5)
+        for rate in RATES[:3]:
+            _, grads = batch_gradients(ids, ids[:, ::-1], gpt2.params, N_HEAD, n_threads, wanted=LAST_BLOCK)
+            optimizer.update(gpt2.params, grads, rate, n_threads)
+        changed = {name for name, array in named_arrays(gpt2.params) if (array != before[name]).any()}
+        assert changed == {name for name in before if name.startswith(("h2/", "ln_f/"))}
+
+    def test_derivatives_that_may_only_be_read_count_as_any_others(self) -> None:
+        """They must not be taken for those that are not wanted."""
+        params, others = random_model(HPARAMS).params, random_model(HPARAMS).params
+        grads = random_gradients(params, 0)
+        AdamW(others).update(others, grads, 0.1)
+        norm = clip_by_global_norm(grads, math.inf)
+        for _, array in named_arrays(grads):
+            array.flags.writeable = False
+        AdamW(params).update(params, grads, 0.1)
+        for (name, array), (_, other) in zip(named_arrays(params), named_arrays(others), strict=True):
+            np.testing.assert_array_equal(array, other, err_msg=name)
+        assert clip_by_global_norm(grads, math.inf) == norm > 0
 
     def test_an_array_in_another_order_of_memory_is_changed_or_refused(self) -> None:
         params = random_model(HPARAMS).params
@@ -216,7 +237,7 @@ class TestClipping:
 
     def test_derivatives_that_are_not_computed_stay_as_they_are(self) -> None:
         gpt2, ids = random_model(HPARAMS), random_ids(HPARAMS, 2, 9)
-        _, grads = gradients(ids, ids, gpt2.params, N_HEAD, first_block=2)
+        _, grads = gradients(ids, ids, gpt2.params, N_HEAD, wanted=LAST_BLOCK)
         expected = math.sqrt(sum(float((array**2).sum()) for _, array in named_arrays(grads)))
         assert clip_by_global_norm(grads, expected / 2) == pytest.approx(expected, rel=1e-12)
         assert not grads.wte.any()

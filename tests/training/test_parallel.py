@@ -14,9 +14,9 @@ import numpy_gpt2
 from numpy_gpt2.evaluation import scoring
 from numpy_gpt2.evaluation.scoring import IGNORED
 from numpy_gpt2.params import Array, Params, named_arrays
-from numpy_gpt2.training import parallel
+from numpy_gpt2.training import forward, parallel
 from numpy_gpt2.training.forward import NO_DROPOUT, Dropout
-from numpy_gpt2.training.gradients import gradients
+from numpy_gpt2.training.gradients import Wanted, gradients, is_wanted
 from numpy_gpt2.training.parallel import batch_gradients
 
 HPARAMS = SHAPES[1]
@@ -91,14 +91,35 @@ def test_each_text_drops_numbers_of_its_own_whichever_thread_has_it(n_threads: i
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("options", [{"first_block": 2}, {"embeddings": False}, {"sparing": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"wanted": Wanted(2, embeddings=False)}, {"wanted": Wanted(embeddings=False)}, {"sparing": True}],
+    ids=str,
+)
 def test_options_are_those_of_gradients(n_threads: int, options: dict[str, Any]) -> None:
     loss, grads = batch_gradients(*batch("padded on the right"), PARAMS, N_HEAD, n_threads, **options)
     expected_loss, expected = gradients(*batch("padded on the right"), PARAMS, N_HEAD, **options)
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     assert_gradients_near(grads, named(expected), 1e-12)
     for name, array in named(expected).items():
-        assert named(grads)[name].flags.writeable == array.flags.writeable
+        assert is_wanted(named(grads)[name]) == is_wanted(array) == array.flags.writeable
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_sparing_computes_each_block_a_second_time(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, original, calls = (*batch("whole"), PARAMS, N_HEAD, n_threads), forward.block, []
+    batch_gradients(*given)  # also compares what is computed, the first time
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(forward, "block", counted)
+    batch_gradients(*given)
+    assert len(calls) == 5 * HPARAMS.n_layer
+    calls.clear()
+    batch_gradients(*given, sparing=True)
+    assert len(calls) == 2 * 5 * HPARAMS.n_layer
 
 
 def test_nothing_given_is_changed_and_float32_stays_float32() -> None:
@@ -118,29 +139,14 @@ def test_batches_accumulated_equal_one_batch_of_all(parts: list[int]) -> None:
     n_targets = int((targets != IGNORED).sum())
     expected_loss, expected = gradients(ids, targets, PARAMS, N_HEAD)
     begins = np.cumsum([0, *parts])
-    losses, total, added = 0.0, None, None
+    losses, total = 0.0, None
     for begin, n in zip(begins, parts, strict=False):
         at = np.s_[begin : begin + n]
         loss, total = gradients(ids[at], targets[at], PARAMS, N_HEAD, n_targets, total=total)
-        _, more = gradients(ids[at], targets[at], PARAMS, N_HEAD, n_targets)
-        added = more if added is None else parallel.add(added, more, n_threads=2)
         losses += loss
     assert total is not None
-    assert added is not None
     assert losses == pytest.approx(expected_loss, rel=1e-12)
     assert_gradients_near(total, named(expected), 1e-12)
-    assert_gradients_near(added, named(expected), 1e-12)
-
-
-def test_gradients_are_added_in_place_where_there_are_any() -> None:
-    given = (*batch("whole"), PARAMS, N_HEAD)
-    _, total = gradients(*given, first_block=1)
-    _, more = gradients(*given)
-    pairs = zip(named(total).values(), named(more).values(), strict=True)
-    expected = [x + y if x.flags.writeable else x for x, y in pairs]
-    assert parallel.add(total, more) is total
-    for array, sums in zip(named(total).values(), expected, strict=True):
-        np.testing.assert_array_equal(array, sums)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from numpy_gpt2.cli import runs
@@ -14,11 +15,14 @@ from numpy_gpt2.training.memory import estimate
 
 HPARAMS = HParams(n_vocab=5000, n_ctx=128, n_embd=96, n_head=6, n_layer=5)
 OPTIONS = Options(batch_size=8, window=96)  # nearly the context: evaluation, which takes all of it, needs less
+TEXT = runs.Text(np.zeros(100, np.int32), np.zeros(10_000, np.int32))
 GIB = 2**30
 
 
-def bytes_of(n_threads: int = 2, before: int = 0, hparams: HParams = HPARAMS, **options: Any) -> int:
-    return estimate(hparams, replace(OPTIONS, **options), n_threads, before)
+def bytes_of(
+    n_threads: int = 2, before: int = 0, hparams: HParams = HPARAMS, n_held_out: int = 10_000, **options: Any
+) -> int:
+    return estimate(hparams, replace(OPTIONS, **options), n_threads, before, n_held_out)
 
 
 class TestEstimate:
@@ -42,6 +46,8 @@ class TestEstimate:
         hparams = HPARAMS._replace(n_ctx=4096)
         weights_of_attention = 4 * hparams.n_head * hparams.n_ctx**2
         assert bytes_of(1, hparams=hparams, window=1) > 3 * weights_of_attention
+        assert bytes_of(1, hparams=hparams, window=1, n_held_out=100) < weights_of_attention  # unless there is less
+        assert bytes_of(1, hparams=hparams, window=1, n_held_out=0) < weights_of_attention
 
     def test_parts_of_the_model_take_less_than_the_whole(self) -> None:
         assert bytes_of(sparing=True) < bytes_of()
@@ -68,12 +74,12 @@ class TestEstimate:
         hparams = HParams(n_vocab=100, n_ctx=8, n_embd=2000, n_head=2, n_layer=3)
         options = Options(window=2, batch_size=2)
         n = count_params(hparams)
-        assert estimate(hparams, options, 1, 0) == pytest.approx(4 * 4 * n, rel=0.02)  # parameters, m, v, gradients
-        assert estimate(hparams, options, 2, 0) == pytest.approx(4 * 5 * n, rel=0.02)  # gradients of each thread
-        assert estimate(hparams, options, 1, 0, itemsize=8) == pytest.approx(4 * 8 * n, rel=0.02)
-        lora = estimate(hparams, replace(options, lora_rank=1), 1, 0)
+        assert estimate(hparams, options, 1, 0, 0) == pytest.approx(4 * 4 * n, rel=0.02)  # parameters, m, v, gradients
+        assert estimate(hparams, options, 2, 0, 0) == pytest.approx(4 * 5 * n, rel=0.02)  # gradients of each thread
+        assert estimate(hparams, options, 1, 0, 0, itemsize=8) == pytest.approx(4 * 8 * n, rel=0.02)
+        lora = estimate(hparams, replace(options, lora_rank=1), 1, 0, 0)
         assert lora == pytest.approx(4 * 3 * n, rel=0.02)  # parameters, the frozen ones, and their gradients
-        last = estimate(hparams, replace(options, train_last=1), 1, 0)
+        last = estimate(hparams, replace(options, train_last=1), 1, 0, 0)
         assert last == pytest.approx(4 * 2 * n, rel=0.02)  # parameters, and three times a third of them
 
 
@@ -85,7 +91,9 @@ class TestFitting:
 
     def fitting(self, monkeypatch: pytest.MonkeyPatch, free: int | None, **options: Any) -> tuple[Options, int]:
         monkeypatch.setattr(runs, "available_memory", lambda: free)
-        return runs.fitting_memory(HPARAMS, replace(OPTIONS, **options), before=GIB)
+        monkeypatch.setattr(runs, "used_memory", lambda: GIB)
+        monkeypatch.setattr(runs, "peak_memory", lambda: GIB)
+        return runs.fitting_memory(HPARAMS, replace(OPTIONS, **options), GIB, TEXT)
 
     def test_the_options_stay_as_they_are_if_there_is_enough(
         self, monkeypatch: pytest.MonkeyPatch, threads: int
@@ -100,11 +108,31 @@ class TestFitting:
         for free in (bytes_of(threads) - 1, bytes_of(threads, sparing=True)):
             assert self.fitting(monkeypatch, free) == expected
 
+    def test_what_is_held_out_counts(self, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+        """The longest context of an evaluation is as long as what is held out."""
+        hparams = HPARAMS._replace(n_ctx=4096)
+        monkeypatch.setattr(runs, "available_memory", lambda: None)
+        monkeypatch.setattr(runs, "peak_memory", lambda: None)
+        for text, n in ((TEXT, 10_000), (TEXT._replace(held_out=None), 0), (None, 0)):
+            expected = bytes_of(threads, hparams=hparams, n_held_out=n)
+            assert runs.fitting_memory(hparams, OPTIONS, 0, text) == (OPTIONS, expected)
+
+    def test_it_is_never_less_than_the_process_took_already(
+        self, monkeypatch: pytest.MonkeyPatch, threads: int
+    ) -> None:
+        """As where the file of a model was in memory with the model. What it has now is not asked for again."""
+        most = bytes_of(threads, before=GIB) + 12345
+        monkeypatch.setattr(runs, "peak_memory", lambda: most)
+        monkeypatch.setattr(runs, "used_memory", lambda: most - 10)
+        for free in (None, 10):
+            monkeypatch.setattr(runs, "available_memory", lambda free=free: free)
+            assert runs.fitting_memory(HPARAMS, OPTIONS, GIB, TEXT) == (OPTIONS, most)
+
     @pytest.mark.parametrize("sparing", [False, True])
     def test_with_even_less_it_is_refused(self, monkeypatch: pytest.MonkeyPatch, threads: int, sparing: bool) -> None:
         expected = (
             r"^training takes about 1\.\d\dGB of memory, and 1\.00MB are free: a smaller --window, --threads 1, "
-            "--train-last N or --lora-rank N need less$"
+            "--train-last N, --lora-rank N or a smaller model need less$"
         )
         with pytest.raises(ValueError, match=expected):
             self.fitting(monkeypatch, 10**6, sparing=sparing)

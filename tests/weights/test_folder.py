@@ -620,7 +620,11 @@ class TestSave:
         assert_same_parameters(numpy_gpt2.load(tmp_path), loaded)
 
     @pytest.mark.parametrize(
-        "file", ["hparams.json", "checkpoint", "config.json", "model.safetensors", "tokenizer.json", "vocab.bpe"]
+        "file",
+        [
+            *("hparams.json", "checkpoint", "config.json", "model.safetensors", "tokenizer.json", "vocab.bpe"),
+            *("vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json", "training.safetensors"),
+        ],
     )
     def test_another_model_is_never_overwritten(self, tmp_path: Path, model: GPT2, file: str) -> None:
         (tmp_path / file).write_text("mine")
