@@ -25,12 +25,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="where to compute: numpy, or cupy on a GPU (default: NUMPY_GPT2_BACKEND, or numpy)",
     )
-    group.add_argument(
-        "--threads",
-        metavar="N",
-        type=int,
-        help="use N processor cores (default: one for a small model such as tiny, otherwise all)",
-    )
+    add_threads(group)
     add_message_options(parser)
 
 
@@ -46,6 +41,12 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
         ),
     ):
         group.add_argument(name, dest="log_level", action="store_const", const=level, default=logging.INFO, help=help)
+
+
+def add_threads(group: Any) -> None:
+    """Adds the option `--threads` to a parser or a group."""
+    help = "use N processor cores (default: all, but one to read and write with a small model such as tiny)"
+    group.add_argument("--threads", metavar="N", type=int, help=help)
 
 
 def add_models_dir(group: Any) -> None:

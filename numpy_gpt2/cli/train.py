@@ -21,7 +21,7 @@ from ..machine.threads import set_threads
 from ..training import checkpoints, loop
 from ..training.loop import Options, Report, Training
 from . import interrupts
-from .arguments import add_message_options, add_models_dir
+from .arguments import add_message_options, add_models_dir, add_threads
 from .pictures import drawing
 from .process import progress_bar, show
 from .runs import NEW, Text, check_output, only_run, resumed, spell, started
@@ -110,7 +110,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="take less memory and a third more time (default: if the memory would not be enough otherwise)",
     )
-    group.add_argument("--threads", help="use N processor cores (default: all)", **whole)
+    add_threads(group)
 
     group = parser.add_argument_group("what is said and saved on the way")
     group.add_argument("--held-out", metavar="FILE", help="a text to evaluate with (default: the end of the text)")
