@@ -108,7 +108,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--sparing",
         action="store_const",
         const=True,
-        help="take less memory and a third more time (default: if the memory would not be enough otherwise)",
+        help="take less memory and a quarter more time (default: if the memory would not be enough otherwise)",
     )
     add_threads(group)
 

@@ -386,7 +386,7 @@ def gradients(
         n_targets: how many targets count, if this is a part of a larger batch.
         drop: dropout, by default none.
         sparing: whether each block keeps only what it was given, and is computed a second time in the backward pass:
-            less memory, a third more time. The result is the same, bit for bit.
+            less memory, a quarter more time. The result is the same, bit for bit.
         wanted: which derivatives are wanted. The backward pass ends with the first block of which they are.
         total: derivatives from a call with the same options. These are added to them, in place, and the sums returned.
 

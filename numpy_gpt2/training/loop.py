@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +27,6 @@ from .forward import Dropout
 from .gradients import Wanted
 from .optimizer import AdamW, arrays, clip_by_global_norm, learning_rate
 from .parallel import batch_gradients, bits_per_byte
-
-log = logging.getLogger(__name__)
 
 LONGEST_WINDOW = 256  # tokens, unless more are asked for: longer ones make slower steps
 N_SAMPLE = 48  # new tokens of a sample
@@ -50,7 +47,7 @@ class Options:
     dropout: float = 0.0
     train_last: int = 0  # how many blocks are trained, with the last layer norm; 0 for the whole model
     lora_rank: int = 0  # of low-rank updates; 0 for none
-    sparing: bool = False  # less memory, and a third more time; the numbers are the same
+    sparing: bool = False  # less memory, and a quarter more time; the numbers are the same
     seed: int = 0
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from conftest import SHAPES, random_ids, random_model
 from model_files import assert_same_parameters
+from on_disk import steps_patched
 
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
@@ -371,20 +372,6 @@ class TestInterruptedSaves:
         assert {file.name for file in folder.iterdir()} == {*FILES, ".lock"}
         return training.step
 
-    def patched(self, patch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
-        """Calls `before()` before each call that changes what is on the disk."""
-
-        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                before()
-                return original(*args, **kwargs)
-
-            return call
-
-        for owner, names in ((Path, ["replace", "mkdir", "unlink"]), (os, ["fsync", "link"]), (shutil, ["rmtree"])):
-            for name in names:
-                patch.setattr(owner, name, wrap(getattr(owner, name)))
-
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
     def test_at_each_operation(self, tmp_path: Path, states: dict[int, Training], error: BaseException) -> None:
         found: list[int] = []
@@ -397,7 +384,7 @@ class TestInterruptedSaves:
                     raise error
 
             with pytest.MonkeyPatch.context() as patch:
-                self.patched(patch, fail)
+                steps_patched(patch, fail)
                 with contextlib.suppress(OSError, KeyboardInterrupt):
                     checkpoints.save(states[5], tmp_path)
             if next(counted) <= step:  # nothing failed
@@ -508,7 +495,7 @@ class TestInterruptedSaves:
                 found[-1] = training.step
 
         with pytest.MonkeyPatch.context() as patch:
-            self.patched(patch, read)
+            steps_patched(patch, read)
             checkpoints.save(states[5], tmp_path)
         assert found == sorted(found)
         assert {*found} == {2, 5}

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import random_model
 from model_files import HPARAMS, assert_same_parameters
+from on_disk import steps_patched
 
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
@@ -170,21 +171,6 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_the_old_model(
         assert os.waitstatus_to_exitcode(status) == 1
         assert not (tmp_path / SAVING).exists()
         assert check(tmp_path, [old, new]) is old
-
-
-def steps_patched(patch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
-    """Calls `before()` before each call that changes what is on the disk."""
-
-    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            before()
-            return original(*args, **kwargs)
-
-        return call
-
-    for owner, names in ((Path, ["replace", "mkdir", "unlink"]), (os, ["fsync", "link"]), (shutil, ["rmtree"])):
-        for name in names:
-            patch.setattr(owner, name, wrap(getattr(owner, name)))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
