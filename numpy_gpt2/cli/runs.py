@@ -16,7 +16,7 @@ from .. import checks
 from ..decoding.prompts import require
 from ..gpt2 import GPT2, load
 from ..hub.download import in_bytes
-from ..hub.names import NAMES, RELEASED, model_folder
+from ..hub.names import RELEASED, model_folder
 from ..machine.files import locked
 from ..machine.memory import available_memory, peak_memory, used_memory
 from ..machine.threads import count_threads
@@ -51,14 +51,8 @@ def check_output(folder: Path, args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: there is no run to go on with.
-        ValueError: the folder holds a model or a run that must not be replaced, or has the name of a model.
+        ValueError: the folder holds a model or a run that must not be replaced.
     """
-    if args.output in NAMES:
-        raise ValueError(f"{args.output!r} is the name of a model: write the folder as './{args.output}'")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, not a folder: name a folder to save to")
-    if not args.output:
-        raise ValueError("name a folder to save to; '.' is the one in which you are")
     if args.resume:
         if not checkpoints.holds_run(folder):
             raise FileNotFoundError(f"there is no run to go on with in {folder}: {TRAINING} is missing")

@@ -21,7 +21,7 @@ from ..machine.threads import set_threads
 from ..training import checkpoints, loop
 from ..training.loop import Options, Report, Training
 from . import interrupts
-from .arguments import add_message_options, add_models_dir, add_threads
+from .arguments import add_message_options, add_models_dir, add_threads, output_folder
 from .pictures import drawing
 from .process import progress_bar, show
 from .runs import NEW, Text, check_output, only_run, resumed, spell, started
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
         checks.check_whole_number(spell(name), getattr(args, name), at_least=1)
     if args.threads is not None:
         set_threads(checks.check_whole_number("--threads", args.threads, at_least=1))
-    folder = expand(args.output)
+    folder = output_folder(args.output)
     check_output(folder, args)
     with only_run(folder):
         file = args.log or folder / LOG

@@ -65,6 +65,7 @@ def test_a_command_runs(file: Path, command: str, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
     (tmp_path / "story.txt").write_text("Once upon a time there was a king.\n")
     (tmp_path / "stories.txt").write_text("Once upon a time there was a king.\n" * 50)
+    shutil.copytree(ROOT / "numpy_gpt2" / "data" / "gpt2", tmp_path / "my-vocabulary")
     (tmp_path / "letter.txt").write_text("Dear king,\n")
     env = {
         **os.environ,
@@ -74,6 +75,9 @@ def test_a_command_runs(file: Path, command: str, tmp_path: Path) -> None:
     if "~/" in command:
         env["HOME"] = str(tmp_path)
     first = ""  # what the command needs before it
+    if "vocabulary" in words:
+        shutil.rmtree(tmp_path / "my-vocabulary")
+        command += " --size 260"  # as many tokens as there are in a short text
     if "train" in words:
         command += " --steps 2 --window 8 --batch-size 1"  # the last value of an option counts
         if "--resume" in words:
