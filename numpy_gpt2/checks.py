@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,20 @@ def check_hparams(hparams: HParams) -> None:
         )
 
 
-def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def float_dtype(dtype: npt.DTypeLike, names: Sequence[str] = ("float32", "float64")) -> np.dtype[Any]:
     """The dtype that parameters are to have.
 
+    Args:
+        dtype: the dtype, or its name.
+        names: those that it may have.
+
     Raises:
-        ValueError: it is not float32 or float64.
+        ValueError: it is another one.
     """
-    for known in np.dtype(np.float32), np.dtype(np.float64):
+    for known in map(np.dtype, names):
         if dtype is not None and dtype in (known, known.name):  # to NumPy, None means float64
             return known
-    raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+    raise ValueError(f"dtype must be {', '.join(names[:-1])} or {names[-1]}, not {dtype!r}")
 
 
 def check_ids(ids: npt.ArrayLike, hparams: HParams) -> Array:

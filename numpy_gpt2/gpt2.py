@@ -445,7 +445,12 @@ def read(folder: Path, name: str, dtype: npt.DTypeLike) -> GPT2:
     return GPT2(hparams, params, tokenizer, name, head, config.read_special_ids(folder, tokenizer))
 
 
-def save(model: GPT2, folder: str | os.PathLike[str], also: Callable[[Path], object] = lambda staging: None) -> None:
+def save(
+    model: GPT2,
+    folder: str | os.PathLike[str],
+    also: Callable[[Path], object] = lambda staging: None,
+    dtype: npt.DTypeLike | None = None,
+) -> None:
     """Saves a model as Hugging Face does: `load` opens the folder, and so do `GPT2LMHeadModel` and `AutoTokenizer`.
 
     A multiple-choice head is saved as well, for `GPT2DoubleHeadsModel`. The folder is made if it does not
@@ -455,11 +460,13 @@ def save(model: GPT2, folder: str | os.PathLike[str], also: Callable[[Path], obj
         model: the model.
         folder: the folder.
         also: writes another file to the folder that it is given, which takes its place in the same step.
+        dtype: float16 for half the size of float32, with three significant digits of each number; float32 or float64;
+            by default that of the parameters. `load` converts it.
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: the folder holds another model, or a vocabulary, that was not saved here; or it has the name of a
-            released model, which `load` would load instead.
+        ValueError: the folder holds another model, or a vocabulary, that was not saved here; it has the name of a
+            released model, which `load` would load instead; there is no such dtype, or a number is too large for it.
     """
     if not os.fspath(folder):
         raise ValueError("name a folder to save to; '.' is the one in which you are")
@@ -467,7 +474,8 @@ def save(model: GPT2, folder: str | os.PathLike[str], also: Callable[[Path], obj
         raise ValueError(f"{folder!r} is the name of a released model: to save to a folder, write it as './{folder}'")
     model = model.to("numpy")
     head, special_ids = model.multiple_choice_head, model.special_ids
-    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, special_ids, also)
+    dtype = checks.float_dtype(model.params.wte.dtype if dtype is None else dtype, ("float16", "float32", "float64"))
+    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, special_ids, also, dtype)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32, backend: str | None = None) -> GPT2:

@@ -309,6 +309,7 @@ def save(
     head: Linear | None = None,
     special_ids: SpecialIds | None = None,
     also: Callable[[Path], object] = lambda staging: None,
+    dtype: npt.DTypeLike | None = None,
 ) -> None:
     """Saves a model in Hugging Face's layout, for `from_pretrained` and `load_params`.
 
@@ -323,16 +324,22 @@ def save(
         head: the multiple-choice head, if the model has one.
         special_ids: the tokens that have a use, as for `write_configs`.
         also: writes another of `WRITTEN_FILES` to the folder that it is given.
+        dtype: in which the numbers are written; by default that of the parameters.
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: the folder holds another model, or a vocabulary, that was not saved here.
+        ValueError: the folder holds another model, or a vocabulary, that was not saved here; or a number is too large
+            for the dtype.
     """
     arrays = dict(named_arrays(params))
+    written = np.dtype(params.wte.dtype if dtype is None else dtype)
+
+    def read(name: str, shape: tuple[int, ...]) -> Array:
+        return in_dtype(name, arrays[name], written)
 
     def write(staging: Path) -> None:
-        write_tensors(staging / TENSORS, hparams, lambda name, _: arrays[name], params.wte.dtype, {}, head)
-        write_configs(staging, hparams, tokenizer, params.wte.dtype, head is not None, special_ids)
+        write_tensors(staging / TENSORS, hparams, read, written, {}, head)
+        write_configs(staging, hparams, tokenizer, written, head is not None, special_ids)
         also(staging)
 
     check_replaceable(folder)
@@ -340,6 +347,20 @@ def save(
     with locked(folder):
         settle(folder, WRITTEN_FILES)
         replace_files(folder, write, WRITTEN_FILES)
+
+
+def in_dtype(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """An array in the dtype that it is to be written in.
+
+    Raises:
+        ValueError: it has a number that is too large for the dtype.
+    """
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype, copy=False)
+    if converted is not array and np.any(np.isinf(converted) & np.isfinite(array)):
+        largest = np.finfo(dtype).max
+        raise ValueError(f"{name} has a number above {largest}, the largest of {dtype.name}: save in float32")
+    return converted
 
 
 def check_replaceable(folder: Path) -> None:
@@ -409,7 +430,7 @@ def write_tensors(
         file: the safetensors file.
         hparams: the hyperparameters.
         read: called with the name and shape of one parameter after another; returns its array.
-        dtype: the dtype to write, float32 or float64.
+        dtype: the dtype to write: float16, float32 or float64.
         metadata: entries for the metadata of the safetensors file.
         head: the multiple-choice head, if the model has one.
 

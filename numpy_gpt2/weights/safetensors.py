@@ -233,7 +233,7 @@ def write_file(
     Args:
         file: the file.
         shapes: the shape of each array, by name.
-        dtype: the dtype to write all arrays in: float32 or float64.
+        dtype: the dtype to write all arrays in: float16, float32 or float64.
         read: called with one name after another; returns the array.
         metadata: entries for the metadata in the header.
 

@@ -326,3 +326,37 @@ def test_without_links_files_are_copied(tmp_path: Path, models: list[GPT2], monk
     monkeypatch.setattr(os, "link", refuse)
     numpy_gpt2.save(models[1], tmp_path)
     assert check(tmp_path, models) is models[1]
+
+
+def test_a_model_saved_in_half_precision_is_that_of_transformers_half(tmp_path: Path, tiny: GPT2) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 50, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 3}
+    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).half()
+    peer.save_pretrained(tmp_path / "theirs")
+    whole = numpy_gpt2.load(tmp_path / "theirs")  # float32, of numbers that float16 has
+    numpy_gpt2.save(whole, tmp_path / "ours", dtype="float16")
+    theirs, ours = (tmp_path / name / "model.safetensors" for name in ("theirs", "ours"))
+    assert ours.stat().st_size == pytest.approx(theirs.stat().st_size, abs=2000)
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "ours").dtype == peer.dtype
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours", dtype="auto").state_dict()
+    assert all(tensor.equal(again[name]) for name, tensor in peer.state_dict().items())
+
+
+def test_half_precision_rounds_each_number(tmp_path: Path) -> None:
+    model = random_model(HPARAMS, "float64", seed=3)
+    numpy_gpt2.save(model, tmp_path, dtype="float16")
+    loaded = numpy_gpt2.load(tmp_path)
+    assert loaded.params.wte.dtype == np.float32
+    np.testing.assert_array_equal(loaded.params.wte, model.params.wte.astype(np.float16).astype(np.float32))
+
+
+def test_a_number_that_half_precision_does_not_have_leaves_the_old_model(tmp_path: Path) -> None:
+    model = random_model(HPARAMS, "float32", seed=4)
+    numpy_gpt2.save(model, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    model.params.h[1].mlp.c_fc.w[0, 0] = 1e5
+    with pytest.raises(ValueError, match="h1/mlp/c_fc/w has a number above 65504.0, the largest of float16"):
+        numpy_gpt2.save(model, tmp_path, dtype="float16")
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    with pytest.raises(ValueError, match="dtype must be float16, float32 or float64, not 'int8'"):
+        numpy_gpt2.save(model, tmp_path, dtype="int8")
