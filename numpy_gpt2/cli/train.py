@@ -100,6 +100,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weight-decay", help=f"how fast weights fall towards 0 (default: {Options.weight_decay})", **real
     )
+    group.add_argument(
+        "--optimizer",
+        metavar="NAME",
+        help="adamw, or muon, with which a new model needs about half the steps; a higher learning rate, such as 4e-3, "
+        f"suits it (default: {Options.optimizer})",
+    )
     group.add_argument("--clip", help=f"the greatest length of the gradients (default: {Options.clip})", **real)
     rates = f"(default: {Options.dropout}; for a new model, {new.dropout})"
     group.add_argument("--dropout", help=f"the share of numbers that are set to 0 {rates}", **real)

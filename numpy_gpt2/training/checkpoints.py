@@ -1,8 +1,8 @@
 """A run on disk: the model, in a folder that `load` and transformers open, and beside it what is needed to go on.
 
-`training.safetensors` holds the means of AdamW, low-rank updates and the matrices that they change, if there are any,
-and in its metadata the options and the number of steps. The files of the folder are replaced in one step, as by
-`gpt2.save`. So whatever interrupts it, the folder holds this state of the run or the one before.
+`training.safetensors` holds the means of the optimizer, low-rank updates and the matrices that they change, if there
+are any, and in its metadata the options and the number of steps. The files of the folder are replaced in one step, as
+by `gpt2.save`. So whatever interrupts it, the folder holds this state of the run or the one before.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from ..params import Array, HParams, named_arrays
 from . import batches, lora
 from .forward import Dropout
 from .gradients import Wanted
-from .optimizer import AdamW, arrays, clip_by_global_norm, learning_rate
+from .optimizer import OPTIMIZERS, arrays, clip_by_global_norm, learning_rate
 from .parallel import batch_gradients, bits_per_byte
 
 LONGEST_WINDOW = 256  # tokens, unless more are asked for: longer ones make slower steps
@@ -43,6 +43,7 @@ class Options:
     learning_rate: float = 3e-4  # the highest; it ends at a tenth of it
     warmup: int = 100  # steps in which the learning rate rises; at most a tenth of all
     weight_decay: float = 0.1
+    optimizer: str = "adamw"  # or "muon", for new models: see `optimizer.Muon`
     clip: float = 1.0  # the greatest length of the gradients
     dropout: float = 0.0
     train_last: int = 0  # how many blocks are trained, with the last layer norm; 0 for the whole model
@@ -80,6 +81,8 @@ def check_options(options: Options, hparams: HParams, spell: Callable[[str], str
     for name in ("steps", "batch_size", "window", "warmup", "train_last", "lora_rank", "seed"):
         value = getattr(options, name)
         checks.check_whole_number(spell(name), value, at_least=least.get(name, 0), at_most=most.get(name, math.inf))
+    if options.optimizer not in OPTIMIZERS:
+        raise ValueError(f"{spell('optimizer')} must be {' or '.join(OPTIMIZERS)}, not {options.optimizer!r}")
     ranges: list[tuple[str, Callable[[float], bool], str]] = [
         ("learning_rate", lambda x: 0 < x < math.inf, "above 0"),
         ("clip", lambda x: 0 < x < math.inf, "above 0"),
@@ -120,7 +123,7 @@ class Training:
         window: the most tokens of a text that are read at once.
         random_batch: chooses a batch, given a generator of random numbers.
         wanted: which derivatives are computed.
-        optimizer: AdamW, with its means.
+        optimizer: AdamW or Muon, with its means.
         adapters: the low-rank updates, if those are what is learned.
         is_torn: whether a step was interrupted while it changed the parameters, so that they are of no step.
     """
@@ -155,7 +158,8 @@ class Training:
         if options.lora_rank:
             matrices = {name: w for name, w in named.items() if name.startswith("h") and w.ndim > 1}
             self.adapters = lora.adapters(matrices, options.lora_rank, options.seed)
-        self.optimizer = AdamW(self.adapters.arrays if self.adapters else named, weight_decay=options.weight_decay)
+        learned = self.adapters.arrays if self.adapters else named
+        self.optimizer = OPTIMIZERS[options.optimizer](learned, weight_decay=options.weight_decay)
         self.is_torn = False
 
     @property

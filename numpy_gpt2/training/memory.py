@@ -49,4 +49,5 @@ def estimate(
     n_read = min(n_ctx, n_held_out)
     evaluation = n_read * (IN_FORWARD * n_embd + IN_FORWARD_ATTENTION * n_head * n_read) + in_loss
     of_worker = max(first_text, evaluation, later_texts if options.batch_size > n_workers else 0)
-    return before + LATER + itemsize * (count_params(hparams) + 2 * learned + frozen + n_workers * of_worker)
+    means = 2 * learned - (matrices if options.optimizer == "muon" and not options.lora_rank else 0)
+    return before + LATER + itemsize * (count_params(hparams) + means + frozen + n_workers * of_worker)

@@ -1,4 +1,4 @@
-"""From gradients to a step: clipping, AdamW, and a learning rate that rises and falls.
+"""From gradients to a step: clipping, AdamW and Muon, and a learning rate that rises and falls.
 
 Parameters and gradients are given as a tree or as arrays by name, and changed in place.
 """
@@ -6,13 +6,13 @@ Parameters and gradients are given as a tree or as arrays by name, and changed i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
-from ..machine.workers import for_each_part
+from ..machine.workers import for_each_part, run_in_threads
 from ..params import Array, Params, named_arrays
 from .gradients import is_wanted
 
@@ -108,12 +108,108 @@ class AdamW:
             p -= (learning_rate / corrected1) * m / (np.sqrt(v) / math.sqrt(corrected2) + self.eps)
 
         named, derivatives = arrays(params), arrays(grads)
-        wanted = [name for name in self.m if is_wanted(derivatives[name])]
+        wanted = [name for name in self.v if is_wanted(derivatives[name])]
         matrices = [name for name in wanted if named[name].ndim > 1]
         vectors = [name for name in wanted if named[name].ndim == 1]
         for names, decay in (matrices, self.weight_decay), (vectors, 0.0):
             together = [(named[name], derivatives[name], self.m[name], self.v[name]) for name in names]
             for_each_part(partial(step, decay=decay), together, n_threads)
+
+
+class Muon(AdamW):
+    """Muon for the matrices in the blocks, and AdamW for everything else.
+
+    For each matrix w with the derivatives g:
+
+    m = momentum m + (1 - momentum) g                    the mean of the last derivatives
+    u = orthogonalized(momentum m + (1 - momentum) g)    the newest ones count once more
+    w = w - rate * decay * w
+    w = w - rate * 0.2 sqrt(max(n_in, n_out)) u
+
+    The derivatives of a matrix are usually large in a few directions, and small in all others, in which something is to
+    be learned as well. `orthogonalized` makes the step equally long in all directions. A new model then needs about
+    half the steps. The last factor makes the numbers of the step about as large as those of AdamW, so that both can
+    have the same learning rate.
+
+    `c_attn` holds three matrices side by side, one for queries, keys and values each. They are orthogonalized one by
+    one. Embeddings are not matrices in this sense: their rows belong to single tokens and positions.
+
+    Attributes:
+        m, n_updates: as for `AdamW`.
+        v: of everything that is left to AdamW.
+        matrices: the names of the others.
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; for the last factor and the
+    decay, Liu et al. 2025, "Muon is scalable for LLM training", section 2.2.
+    """
+
+    def __init__(
+        self,
+        params: Arrays,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+    ) -> None:
+        """Begins with m = v = 0, for these parameters."""
+        super().__init__(params, beta1, beta2, eps, weight_decay)
+        self.momentum = momentum
+        self.matrices = [name for name, m in self.m.items() if name.startswith("h") and m.ndim == 2]
+        for name in self.matrices:
+            del self.v[name]
+
+    def update(self, params: Arrays, grads: Arrays, learning_rate: float, n_threads: int = 1) -> None:
+        """Makes a step: changes the parameters in place."""
+        super().update(params, grads, learning_rate, n_threads)
+        named, derivatives = arrays(params), arrays(grads)
+
+        def step(names: Sequence[str]) -> None:
+            for name in names:
+                p, g, m = named[name], derivatives[name], self.m[name]
+                m *= self.momentum
+                m += (1 - self.momentum) * g
+                mixed = self.momentum * m + (1 - self.momentum) * g
+                n_matrices = 3 if name.endswith("c_attn/w") else 1
+                p *= 1 - learning_rate * self.weight_decay
+                for w, u in zip(np.split(p, n_matrices, axis=1), np.split(mixed, n_matrices, axis=1), strict=True):
+                    w -= learning_rate * 0.2 * math.sqrt(max(w.shape)) * orthogonalized(u)
+
+        wanted = [name for name in self.matrices if is_wanted(derivatives[name])]
+        n_threads = max(1, min(n_threads, len(wanted)))
+        run_in_threads([partial(step, wanted[k::n_threads]) for k in range(n_threads)])
+
+
+def orthogonalized(x: Array, n_iterations: int = 5) -> Array:
+    """A matrix with the directions of x, all of them about equally long.
+
+    By its singular value decomposition, x = U S V^T, where U and V are rotations, and the diagonal matrix S says how
+    long each direction is. U V^T would be the same with all lengths 1. To find it without a decomposition, begin with
+    x / |x|, whose lengths s are at most 1, and repeat
+
+    x = a x + (b y + c y y) x,  y = x x^T
+
+    This changes each s to a s + b s^3 + c s^5 and leaves U and V as they are. With these a, b and c, even a small s
+    grows to about 1 in five iterations, though not exactly: to between 0.7 and 1.2.
+
+    Shapes: `[n_in, n_out]` to `[n_in, n_out]`.
+    Source: Jordan et al. 2024; Schulz 1933 for the iteration with other numbers.
+
+    >>> orthogonalized(np.array([[3.0, 0.0, 0.0], [0.0, 0.0, -0.5]])).round(1)
+    array([[ 0.7,  0. ,  0. ],
+           [ 0. ,  0. , -1. ]])
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    n_in, n_out = x.shape
+    z = x if n_in <= n_out else x.T  # so that y is the smaller of the two products
+    z = z / (math.sqrt(float(np.vdot(z, z))) + 1e-7)
+    for _ in range(n_iterations):
+        y = z @ z.T
+        z = a * z + (b * y + c * (y @ y)) @ z
+    return z if n_in <= n_out else z.T
+
+
+OPTIMIZERS: Mapping[str, type[AdamW]] = {"adamw": AdamW, "muon": Muon}
 
 
 def learning_rate(step: int, steps: int, highest: float, lowest: float, warmup: int) -> float:

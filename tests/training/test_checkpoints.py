@@ -40,6 +40,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "low-rank updates": {"lora_rank": 2, "learning_rate": 0.05},
     "low-rank updates of the last block": {"lora_rank": 2, "train_last": 1, "dropout": 0.2},
     "dropout": {"dropout": 0.2},
+    "Muon": {"optimizer": "muon", "learning_rate": 0.02},
+    "Muon of the last block": {"optimizer": "muon", "train_last": 1},
+    "Muon of low-rank updates": {"optimizer": "muon", "lora_rank": 2},
     "sparing": {"sparing": True},
     "documents": {"documents": True, "dropout": 0.1},
 }

@@ -85,6 +85,7 @@ class TestRefusals:
             ("clip", math.nan, "clip must be a number above 0, not nan"),
             ("weight_decay", -0.1, "weight_decay must be a number of at least 0, not -0.1"),
             ("weight_decay", math.nan, "weight_decay must be a number of at least 0, not nan"),
+            ("optimizer", "sgd", "optimizer must be adamw or muon, not 'sgd'"),
             ("dropout", 1.0, "dropout must be a number of at least 0 and less than 1, not 1.0"),
             ("dropout", -0.1, "dropout must be a number of at least 0 and less than 1, not -0.1"),
             ("dropout", math.nan, "dropout must be a number of at least 0 and less than 1, not nan"),

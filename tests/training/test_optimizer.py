@@ -13,7 +13,7 @@ from in_torch import assert_near, named_parameters, training_loss
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.params import Array, HParams, Params, init_params, named_arrays, replace
 from numpy_gpt2.training.gradients import Wanted, gradients
-from numpy_gpt2.training.optimizer import AdamW, clip_by_global_norm, learning_rate
+from numpy_gpt2.training.optimizer import AdamW, Muon, clip_by_global_norm, learning_rate, orthogonalized
 from numpy_gpt2.training.parallel import batch_gradients
 
 torch = pytest.importorskip("torch")
@@ -201,6 +201,95 @@ class TestAdamW:
         AdamW(params).update(params, grads, 0.1)
         for array, old in zip(dict(named_arrays(grads)).values(), dict(named_arrays(before)).values(), strict=True):
             np.testing.assert_array_equal(array, old)
+
+
+def by_singular_values(x: Array) -> Array:
+    """What five iterations of Newton and Schulz do, to each singular value alone."""
+    u, s, v = np.linalg.svd(x, full_matrices=False)
+    s = s / (np.sqrt(np.sum(s * s)) + 1e-7)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return (u * s) @ v
+
+
+class TestOrthogonalized:
+    @pytest.mark.parametrize("shape", [(6, 6), (4, 16), (16, 4), (1, 5)])
+    def test_only_the_singular_values_change(self, shape: tuple[int, int]) -> None:
+        x = np.random.default_rng(0).normal(size=shape)
+        found = orthogonalized(1e-3 * x)
+        np.testing.assert_allclose(found, by_singular_values(1e-3 * x), atol=1e-12)
+        np.testing.assert_allclose(found, orthogonalized(x), atol=1e-3)  # the length does not matter
+        lengths = np.linalg.svd(found, compute_uv=False)
+        assert lengths.min() > 0.6
+        assert lengths.max() < 1.25
+
+    def test_a_small_direction_becomes_as_long_as_the_others(self) -> None:
+        x = np.diag([1.0, 0.1, 0.01])
+        assert np.linalg.svd(orthogonalized(x), compute_uv=False).min() > 0.6
+
+    def test_float32_stays_and_zeros_stay_zeros(self) -> None:
+        assert orthogonalized(np.ones((2, 3), np.float32)).dtype == np.float32
+        assert not orthogonalized(np.zeros((2, 3))).any()
+
+
+class TestMuon:
+    def test_ten_steps_of_a_matrix_are_those_of_pytorch(self) -> None:
+        """As nearly as PyTorch computes: it orthogonalizes in bfloat16, with two to three digits."""
+        rng = np.random.default_rng(0)
+        named = {"h0/mlp/c_fc/w": rng.normal(size=(8, 32)), "h0/mlp/c_proj/w": rng.normal(size=(32, 8))}
+        peers = [torch.tensor(array, requires_grad=True) for array in named.values()]
+        peer = torch.optim.Muon(peers, momentum=0.9, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+        before = {name: array.copy() for name, array in named.items()}
+        optimizer = Muon(named, momentum=0.9, weight_decay=0.3)
+        for _ in range(10):
+            grads = {name: rng.normal(size=array.shape) for name, array in named.items()}
+            optimizer.update(named, grads, 0.02)
+            for tensor, grad in zip(peers, grads.values(), strict=True):
+                tensor.grad = torch.tensor(grad)
+            for group in peer.param_groups:
+                group["lr"] = 0.02
+            peer.step()
+        for (name, array), tensor in zip(named.items(), peers, strict=True):
+            moved = array - before[name]
+            assert np.linalg.norm(array - tensor.detach().numpy()) < 0.01 * np.linalg.norm(moved)
+
+    @pytest.mark.parametrize("n_threads", [1, 2])
+    def test_each_part_of_a_model_is_updated_by_its_own_rule(self, n_threads: int) -> None:
+        params = random_model(HPARAMS).params
+        expected, of_adamw = dict(named_arrays(copied(params))), copied(params)
+        optimizer, adamw = Muon(params, weight_decay=0.2), AdamW(params, weight_decay=0.2)
+        means = {name: np.zeros_like(array) for name, array in expected.items()}
+        for step, rate in enumerate(RATES):
+            grads = random_gradients(params, step)
+            optimizer.update(params, grads, rate, n_threads)
+            adamw.update(of_adamw, grads, rate)
+            for name, g in named_arrays(grads):
+                if name not in optimizer.matrices:
+                    continue
+                means[name] = 0.95 * means[name] + 0.05 * g
+                parts = np.split(0.95 * means[name] + 0.05 * g, 3 if "c_attn" in name else 1, axis=1)
+                scale = 0.2 * math.sqrt(max(parts[0].shape))
+                u = np.concatenate([by_singular_values(part) for part in parts], axis=1)
+                expected[name] = (1 - 0.2 * rate) * expected[name] - rate * scale * u
+        alone = dict(named_arrays(of_adamw))
+        for name, array in named_arrays(params):
+            if name in optimizer.matrices:
+                np.testing.assert_allclose(array, expected[name], rtol=1e-9, atol=1e-12)
+            else:
+                np.testing.assert_array_equal(array, alone[name])
+        assert len(optimizer.matrices) == 4 * HPARAMS.n_layer
+        assert {*optimizer.matrices} | {*optimizer.v} == {*optimizer.m}
+        assert not {*optimizer.matrices} & {*optimizer.v}
+
+    def test_what_is_not_wanted_stays(self) -> None:
+        params = random_model(HPARAMS).params
+        before = copied(params)
+        optimizer = Muon(params)
+        ids, targets = random_ids(HPARAMS, 2, 6), random_ids(HPARAMS, 2, 6, seed=1)
+        _, grads = gradients(ids, targets, params, N_HEAD, wanted=LAST_BLOCK)
+        optimizer.update(params, grads, 0.01)
+        for (name, array), (_, old) in zip(named_arrays(params), named_arrays(before), strict=True):
+            assert np.array_equal(array, old) == (not name.startswith(("h2/", "ln_f/")))
 
 
 class TestClipping:

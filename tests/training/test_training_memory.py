@@ -55,6 +55,7 @@ class TestEstimate:
         assert by_blocks == sorted(by_blocks)
         assert len({*by_blocks}) == 5
         assert by_blocks[-1] < bytes_of()
+        assert bytes_of() - bytes_of(optimizer="muon") == 4 * 12 * HPARAMS.n_embd**2 * HPARAMS.n_layer
         by_rank = [bytes_of(lora_rank=n) for n in (1, 4, 16)]
         assert by_rank == sorted(by_rank)
         assert len({*by_rank}) == 3
