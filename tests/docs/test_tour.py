@@ -1,4 +1,4 @@
-"""The tour, `docs/tour.ipynb`: it runs, and its outputs are those that are stored in it.
+"""The tours, `docs/tour.ipynb` and `docs/training.ipynb`: they run, and their outputs are those stored in them.
 
 If a change of the model changes them on purpose, `jupyter execute --inplace docs/tour.ipynb` stores them anew.
 """
@@ -9,6 +9,7 @@ import base64
 import copy
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,19 @@ nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 imread = pytest.importorskip("matplotlib.image").imread
 
-TOUR = Path(__file__).parent.parent.parent / "docs" / "tour.ipynb"
+DOCS = Path(__file__).parent.parent.parent / "docs"
+TOURS = ("tour", "training")
+N_PICTURES = {"tour": 15, "training": 4}
+
+
+@pytest.fixture(scope="module", params=TOURS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def written() -> Any:
-    return nbformat.read(TOUR, as_version=4)
+def written(name: str) -> Any:
+    return nbformat.read(DOCS / f"{name}.ipynb", as_version=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +41,10 @@ def executed(written: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    folder = str(tmp_path_factory.mktemp("tour"))
+    folder = tmp_path_factory.mktemp("tour")
+    shutil.copy(DOCS / "tales.txt", folder)
     settings = {"timeout": 600, "coalesce_streams": True}  # a busy machine prints the text of a cell in several parts
-    nbclient.NotebookClient(notebook, resources={"metadata": {"path": folder}}, **settings).execute()
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **settings).execute()
     return notebook
 
 
@@ -59,7 +68,21 @@ def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
 
 
-def test_the_stored_outputs_are_up_to_date(written: Any, executed: Any) -> None:
+def said(notebook: Any) -> str:
+    """All that a notebook prints."""
+    return "".join(text for cell in notebook.cells if cell.cell_type == "code" for text in texts(cell))
+
+
+def code(notebook: Any) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
+def shown(notebook: Any) -> list[str]:
+    """The functions whose source a notebook shows."""
+    return re.findall(r"^show\((?:\w+\.)*(\w+)\)$", code(notebook), re.MULTILINE)
+
+
+def test_the_stored_outputs_are_up_to_date(name: str, written: Any, executed: Any) -> None:
     n_pictures = 0
     for then, now in zip(written.cells, executed.cells, strict=True):
         if then.cell_type != "code":
@@ -72,38 +95,72 @@ def test_the_stored_outputs_are_up_to_date(written: Any, executed: Any) -> None:
             assert after.shape == pytest.approx(before.shape, rel=0.05)
             assert after.std() == pytest.approx(before.std(), rel=0.1)
             n_pictures += 1
-    assert n_pictures == 15
+    assert n_pictures == N_PICTURES[name]
 
 
-def test_everything_that_it_compares_is_equal(executed: Any) -> None:
-    said = "".join(text for cell in executed.cells if cell.cell_type == "code" for text in texts(cell))
-    claims = re.findall(r"^.*: +(True|False)$", said, re.MULTILINE)
-    assert claims == ["True"] * 10
-    assert "rows that changed: [18] of 19" in said
-    assert "the head that matters most is head 2 of block h4" in said
-    assert "most like an induction head: head 1 of block h5" in said
+def test_everything_that_they_compare_is_equal(name: str, executed: Any) -> None:
+    claims = re.findall(r"^.*: +(True|False)$", said(executed), re.MULTILINE)
+    assert claims == ["True"] * {"tour": 10, "training": 12}[name]
 
 
-def test_the_code_of_the_model_is_shown_from_its_source_and_every_section_is_complete(written: Any) -> None:
-    """No code is copied. Each section has a formula, and an exercise with its answer."""
-    code = "\n".join(cell.source for cell in written.cells if cell.cell_type == "code")
-    shown = re.findall(r"^show\((?:\w+\.)*(\w+)\)$", code, re.MULTILINE)
-    assert shown == [
-        *["merge", "embed", "softmax", "attention", "multi_head_attention", "linear", "split_heads", "merge_heads"],
-        *["causal_mask", "layer_norm", "mlp", "gelu", "block"],
-        *["scale_by_temperature", "keep_top_k", "keep_top_p", "adjust", "generate", "append"],
-    ]
-    assert {"show", "continue_with_past"} == {*re.findall(r"^def (\w+)", code, re.MULTILINE)}
+def test_every_section_is_complete(name: str, written: Any) -> None:
+    """Each has a formula, and an exercise with its answer."""
     prose = "\n".join(cell.source for cell in written.cells if cell.cell_type == "markdown")
     sections = re.split(r"^## (?=\d)", prose, flags=re.MULTILINE)[1:]
-    assert [section.split(".")[0] for section in sections] == [str(i) for i in range(1, 12)]
+    assert [section.split(".")[0] for section in sections] == [
+        str(i) for i in range(1, 1 + {"tour": 11, "training": 6}[name])
+    ]
     for section in sections:
         assert "$$" in section
         assert "**Exercise.**" in section
         assert "<details><summary>Answer</summary>" in section
 
 
+def test_the_code_is_shown_from_its_source(name: str, written: Any) -> None:
+    """No code is copied."""
+    assert (
+        shown(written)
+        == {
+            "tour": [
+                *[
+                    "merge",
+                    "embed",
+                    "softmax",
+                    "attention",
+                    "multi_head_attention",
+                    "linear",
+                    "split_heads",
+                    "merge_heads",
+                ],
+                *["causal_mask", "layer_norm", "mlp", "gelu", "block"],
+                *["scale_by_temperature", "keep_top_k", "keep_top_p", "adjust", "generate", "append"],
+            ],
+            "training": [
+                *[
+                    "cross_entropy",
+                    "cross_entropy_backward",
+                    "linear_backward",
+                    "layer_norm_backward",
+                    "block_backward",
+                ],
+                *["gelu_backward", "update", "clip_by_global_norm", "learning_rate", "learn_plain"],
+            ],
+        }[name]
+    )
+    assert {*re.findall(r"^def (\w+)", code(written), re.MULTILINE)} == {
+        "tour": {"show", "continue_with_past"},
+        "training": {"show", "loss_of", "loss_with", "attend", "transform", "normalise", "stream_gradients", "sample"},
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["tour"], indirect=True, scope="module")
+def test_the_first_tour_says_what_the_model_does(written: Any) -> None:
+    assert "rows that changed: [18] of 19" in said(written)
+    assert "the head that matters most is head 2 of block h4" in said(written)
+    assert "most like an induction head: head 1 of block h5" in said(written)
+
+
+@pytest.mark.parametrize("name", ["tour"], indirect=True, scope="module")
 def test_another_model_is_one_name_away(written: Any) -> None:
-    code = "\n".join(cell.source for cell in written.cells if cell.cell_type == "code")
-    assert len(re.findall("tiny", code)) == 1
-    assert 'NAME = "tiny"\n' in code
+    assert len(re.findall("tiny", code(written))) == 1
+    assert 'NAME = "tiny"\n' in code(written)
