@@ -96,24 +96,24 @@ class AdamW:
     def update(self, params: Arrays, grads: Arrays, learning_rate: float, n_threads: int = 1) -> None:
         """Makes a step: changes the parameters in place."""
         self.n_updates += 1
-        corrected1 = 1 - self.beta1**self.n_updates
-        corrected2 = 1 - self.beta2**self.n_updates
-
-        def step(p: Array, g: Array, m: Array, v: Array, decay: float) -> None:
-            m *= self.beta1
-            m += (1 - self.beta1) * g
-            v *= self.beta2
-            v += (1 - self.beta2) * (g * g)
-            p *= 1 - learning_rate * decay
-            p -= (learning_rate / corrected1) * m / (np.sqrt(v) / math.sqrt(corrected2) + self.eps)
-
         named, derivatives = arrays(params), arrays(grads)
         wanted = [name for name in self.v if is_wanted(derivatives[name])]
         matrices = [name for name in wanted if named[name].ndim > 1]
         vectors = [name for name in wanted if named[name].ndim == 1]
         for names, decay in (matrices, self.weight_decay), (vectors, 0.0):
             together = [(named[name], derivatives[name], self.m[name], self.v[name]) for name in names]
-            for_each_part(partial(step, decay=decay), together, n_threads)
+            for_each_part(partial(self.step, learning_rate=learning_rate, decay=decay), together, n_threads)
+
+    def step(self, p: Array, g: Array, m: Array, v: Array, learning_rate: float, decay: float) -> None:
+        """Updates some parameters and their means, given their derivatives. Shapes: any, the same for all four."""
+        t = self.n_updates
+        m *= self.beta1
+        m += (1 - self.beta1) * g
+        v *= self.beta2
+        v += (1 - self.beta2) * (g * g)
+        p *= 1 - learning_rate * decay
+        rate = learning_rate / (1 - self.beta1**t)
+        p -= rate * m / (np.sqrt(v) / math.sqrt(1 - self.beta2**t) + self.eps)
 
 
 class Muon(AdamW):
@@ -164,20 +164,35 @@ class Muon(AdamW):
         super().update(params, grads, learning_rate, n_threads)
         named, derivatives = arrays(params), arrays(grads)
 
-        def step(names: Sequence[str]) -> None:
-            for name in names:
-                p, g, m = named[name], derivatives[name], self.m[name]
-                m *= self.momentum
-                m += (1 - self.momentum) * g
-                mixed = self.momentum * m + (1 - self.momentum) * g
-                n_matrices = 3 if name.endswith("c_attn/w") else 1
-                p *= 1 - learning_rate * self.weight_decay
-                for w, u in zip(np.split(p, n_matrices, axis=1), np.split(mixed, n_matrices, axis=1), strict=True):
-                    w -= learning_rate * 0.2 * math.sqrt(max(w.shape)) * orthogonalized(u)
+        matrices = [
+            together
+            for name in self.matrices
+            if is_wanted(derivatives[name])
+            for together in zip(*(split_matrix(name, a[name]) for a in (named, derivatives, self.m)), strict=True)
+        ]
 
-        wanted = [name for name in self.matrices if is_wanted(derivatives[name])]
-        n_threads = max(1, min(n_threads, len(wanted)))
-        run_in_threads([partial(step, wanted[k::n_threads]) for k in range(n_threads)])
+        def update_some(some: Sequence[tuple[Array, Array, Array]]) -> None:
+            for w, g, m in some:
+                self.step_of_matrix(w, g, m, learning_rate)
+
+        n_threads = max(1, min(n_threads, len(matrices)))
+        run_in_threads([partial(update_some, matrices[k::n_threads]) for k in range(n_threads)])
+
+    def step_of_matrix(self, w: Array, g: Array, m: Array, learning_rate: float) -> None:
+        """Updates a matrix and its mean, given its derivatives. Shapes: `[n_in, n_out]` all three."""
+        m *= self.momentum
+        m += (1 - self.momentum) * g
+        u = orthogonalized(self.momentum * m + (1 - self.momentum) * g)
+        w *= 1 - learning_rate * self.weight_decay
+        w -= learning_rate * 0.2 * math.sqrt(max(w.shape)) * u
+
+
+def split_matrix(name: str, array: Array) -> list[Array]:
+    """The matrices that a parameter consists of, as views: three of `c_attn`, one of any other.
+
+    Shapes: `[n_in, n * n_out]` to n times `[n_in, n_out]`.
+    """
+    return np.split(array, 3 if name.endswith("c_attn/w") else 1, axis=1)
 
 
 def orthogonalized(x: Array, n_iterations: int = 5) -> Array:
