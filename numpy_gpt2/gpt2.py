@@ -460,8 +460,8 @@ def save(
         model: the model.
         folder: the folder.
         also: writes another file to the folder that it is given, which takes its place in the same step.
-        dtype: float16 for half the size of float32, with three significant digits of each number; float32 or float64;
-            by default that of the parameters. `load` converts it.
+        dtype: float16 for half the size of float32, with about three significant digits of each number, and fewer below
+            0.00006; float32 or float64; by default that of the parameters. `load` converts it.
 
     Raises:
         OSError: the folder cannot be written.
@@ -475,7 +475,7 @@ def save(
     model = model.to("numpy")
     head, special_ids = model.multiple_choice_head, model.special_ids
     dtype = checks.float_dtype(model.params.wte.dtype if dtype is None else dtype, ("float16", "float32", "float64"))
-    folders.save(names.expand(folder), model.hparams, model.params, model.tokenizer, head, special_ids, also, dtype)
+    folders.save(names.expand(folder), model.hparams, model.params, dtype, model.tokenizer, head, special_ids, also)
 
 
 def init(hparams: HParams, seed: int = 0, dtype: npt.DTypeLike = np.float32, backend: str | None = None) -> GPT2:

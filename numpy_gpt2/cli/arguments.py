@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 from typing import Any
 
 from .. import sampling
-from ..hub.names import NAMES, expand
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -87,19 +85,3 @@ def add_sampling_options(parser: argparse.ArgumentParser, off: bool = False) -> 
 def sampling_options(args: argparse.Namespace) -> dict[str, float]:
     """The values of the options that `add_sampling_options` has added."""
     return {option.name: getattr(args, option.name) for option in sampling.OPTIONS}
-
-
-def output_folder(name: str) -> Path:
-    """The folder that `--output` names.
-
-    Raises:
-        ValueError: it is a file, or has the name of a model.
-    """
-    if not name:
-        raise ValueError("name a folder to save to; '.' is the one in which you are")
-    if name in NAMES:
-        raise ValueError(f"{name!r} is the name of a model: write the folder as './{name}'")
-    folder = expand(name)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, not a folder: name a folder to save to")
-    return folder

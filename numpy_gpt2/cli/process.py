@@ -15,7 +15,7 @@ import signal
 import stat
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -140,6 +140,16 @@ def read_input(name: str, exact: bool = False) -> str:
         return read_text(Path(name), newline, "utf-8" if exact else "utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {name}") from None
+
+
+def check_standard_input(names: Sequence[str | None]) -> None:
+    """Checks that at most one of the names of files to read is a dash.
+
+    Raises:
+        ValueError: several are.
+    """
+    if list(names).count("-") > 1:
+        raise ValueError("standard input can be read only once: give - once")
 
 
 def standard_input(newline: str | None = None) -> TextIO:

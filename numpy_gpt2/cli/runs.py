@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +15,6 @@ from ..decoding.prompts import require
 from ..gpt2 import GPT2, load
 from ..hub.download import in_bytes
 from ..hub.names import RELEASED, model_folder
-from ..machine.files import locked
 from ..machine.memory import available_memory, peak_memory, used_memory
 from ..machine.threads import count_threads
 from ..params import Array, HParams, count_params, init_params
@@ -26,7 +23,7 @@ from ..training import checkpoints, loop
 from ..training.loop import Options, Training
 from ..training.memory import estimate
 from ..weights.folder import TRAINING, check_replaceable, holds_params
-from .process import read_input
+from .process import check_standard_input, read_input
 from .score import encode
 
 log = logging.getLogger("numpy_gpt2")
@@ -62,31 +59,6 @@ def check_output(folder: Path, args: argparse.Namespace) -> None:
         raise ValueError(f"{folder} holds a run: --resume goes on with it; a new one needs a folder of its own")
     if holds_params(folder):
         raise ValueError(f"{folder} holds a model already: name another folder")
-
-
-@contextlib.contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Within this context, no other process trains the model in a folder.
-
-    A folder that does not exist is made, and removed again if nothing is saved to it.
-
-    Raises:
-        OSError: the folder cannot be made or locked.
-        ValueError: another process trains the model there.
-    """
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder, wait=False, name=LOCK))
-        except BlockingIOError:
-            raise ValueError(f"another process is training the model in {folder}: name another folder") from None
-        try:
-            yield
-        finally:
-            if is_new and [file.name for file in folder.iterdir()] == [LOCK]:
-                (folder / LOCK).unlink()
-                folder.rmdir()
 
 
 def started(args: argparse.Namespace) -> tuple[Training, Text]:
@@ -280,8 +252,7 @@ def read_text(args: argparse.Namespace, model: GPT2, documents: bool) -> tuple[T
     tokenizer = require(model.tokenizer)
     if len(tokenizer.encode(args.prompt)) >= model.hparams.n_ctx:
         raise ValueError(f"--prompt is too long: with what follows, it must fit into {model.hparams.n_ctx} tokens")
-    if args.files.count("-") + (args.held_out == "-") > 1:
-        raise ValueError("standard input can be read only once: give - once")
+    check_standard_input([*args.files, args.held_out])
     ids = read_ids(args.files, model)
     if args.held_out is not None:
         text = Text(ids, read_ids([args.held_out], model))

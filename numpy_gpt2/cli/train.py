@@ -20,11 +20,13 @@ from ..machine.files import write_text
 from ..machine.threads import set_threads
 from ..training import checkpoints, loop
 from ..training.loop import Options, Report, Training
+from ..training.optimizer import OPTIMIZERS
 from . import interrupts
-from .arguments import add_message_options, add_models_dir, add_threads, output_folder
+from .arguments import add_message_options, add_models_dir, add_threads
+from .folders import output_folder, reserved
 from .pictures import drawing
 from .process import progress_bar, show
-from .runs import NEW, Text, check_output, only_run, resumed, spell, started
+from .runs import LOCK, NEW, Text, check_output, resumed, spell, started
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -102,8 +104,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--optimizer",
-        metavar="NAME",
-        help="adamw, or muon, with which a new model needs about half the steps; a higher learning rate, such as 4e-3, "
+        choices=tuple(OPTIMIZERS),
+        help="muon makes more of each step of a new model, and takes more time for it; a learning rate of about 4e-3 "
         f"suits it (default: {Options.optimizer})",
     )
     group.add_argument("--clip", help=f"the greatest length of the gradients (default: {Options.clip})", **real)
@@ -139,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
         set_threads(checks.check_whole_number("--threads", args.threads, at_least=1))
     folder = output_folder(args.output)
     check_output(folder, args)
-    with only_run(folder):
+    with reserved(folder, LOCK, "training the model"):
         file = args.log or folder / LOG
         before = checked_log(file, args)
         training, text = resumed(args, folder) if args.resume else started(args)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from .. import checks
-from ..text.vocabulary import OPENAI, Vocabulary, find_vocabulary, write_two_files
+from ..machine.files import replace_files, settle
+from ..text.pieces import pieces
+from ..text.vocabulary import LAYOUTS, OPENAI, TWO_FILES
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import vocabulary
 from ..weights.folder import holds_params
-from .arguments import add_message_options, output_folder
-from .process import progress_bar, read_input, show
+from .arguments import add_message_options
+from .folders import output_folder, reserved
+from .process import check_standard_input, progress_bar, read_input, show
 
 log = logging.getLogger("numpy_gpt2")
 
@@ -23,8 +28,8 @@ DESCRIPTION = """\
 Learn the vocabulary for a new model from a text, as GPT-2's was learned: the most frequent pair of neighbouring tokens
 becomes a token of its own, again and again.
 
-The folder gets encoder.json and vocab.bpe, the files that OpenAI's tokenizer reads, and that `numpy-gpt2 train
---vocabulary` takes.
+The folder is what `numpy-gpt2 train --vocabulary` takes. It has the vocabulary in both layouts: encoder.json and
+vocab.bpe, as OpenAI's tokenizer and tiktoken read it, and the files that Hugging Face's library opens.
 """
 EXAMPLES = """\
   numpy-gpt2 vocabulary stories.txt --size 4096 --output my-vocabulary
@@ -57,14 +62,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Learns a vocabulary, writes it, and says how long its tokens are."""
     checks.check_whole_number("--size", args.size, at_least=LEAST)
+    check_standard_input(args.files)
     folder = output_folder(args.output)
-    check_free(folder)
-    counts = vocabulary.count_words(documents(args.files))
-    log.info("%s words, %s of them different", f"{counts.total():,}", f"{len(counts):,}")
-    learned = learn(counts, args.size)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_two_files(folder, OPENAI, learned)
-    ratio = bytes_per_token(counts, learned)
+    with reserved(folder, ".lock", "writing"):
+        settle(folder, ())
+        check_free(folder)
+        counts = vocabulary.count_words(documents(args.files))
+        if not counts:
+            raise ValueError(f"there is nothing to learn from: no text has anything but {END_OF_TEXT}")
+        log.info("%s words, %s of them different", f"{counts.total():,}", f"{len(counts):,}")
+        tokenizer = learned_tokenizer(counts, args.size)
+        replace_files(folder, partial(write, tokenizer), ())
+    ratio = bytes_per_token(counts, tokenizer)
     show(f"{args.size} tokens are in {folder}; one stands for {ratio:.2f} bytes of this text, on average")
 
 
@@ -72,16 +81,16 @@ def check_free(folder: Path) -> None:
     """Checks that a vocabulary can be written to a folder without a change to what it holds.
 
     Raises:
-        ValueError: it holds a vocabulary or a model.
+        ValueError: it holds a vocabulary, or a file of one, or a model.
     """
-    files = find_vocabulary(folder, whole=True)
+    files = [file for layout in LAYOUTS for file in (folder / name for name in layout) if file.exists()]
     if files or holds_params(folder):
         what = f"a vocabulary ({files[0].name})" if files else "a model"
         raise ValueError(f"{folder} holds {what} already: name another folder")
 
 
 def documents(files: Sequence[str]) -> Iterator[str]:
-    """The documents in files, one after another, with a progress bar.
+    """The documents in files, piece by piece, with a progress bar.
 
     Raises:
         OSError: a file cannot be read.
@@ -93,12 +102,13 @@ def documents(files: Sequence[str]) -> Iterator[str]:
             raise ValueError(f"{'standard input' if file == '-' else file} is empty")
         with progress_bar(len(text), "character") as progress:
             for document in text.split(END_OF_TEXT):
-                yield document
-                progress.update(len(document))
+                for piece in pieces(document):
+                    yield piece
+                    progress.update(len(piece))
 
 
-def learn(counts: Counter[str], size: int) -> Vocabulary:
-    """The vocabulary of words, of the size that was asked for.
+def learned_tokenizer(counts: Counter[str], size: int) -> Tokenizer:
+    """The tokenizer with a vocabulary of words, of the size that was asked for.
 
     Raises:
         ValueError: the words are too few for it, or not UTF-8.
@@ -108,21 +118,29 @@ def learn(counts: Counter[str], size: int) -> Vocabulary:
         for pair in vocabulary.learn(counts, size - 1):
             merges.append(pair)
             progress.update()
-    learned = vocabulary.vocabulary(merges)
+    learned = vocabulary.from_merges(merges)
     if (n := len(learned.encoder)) < size:
-        raise ValueError(
-            f"the text gives {n} tokens, and then each of its words is one: ask for --size {n}, or give more text"
-        )
-    return learned
+        raise ValueError(f"with {n} tokens, each word of the text is one: ask for --size {n}, or give more text")
+    return Tokenizer(learned.encoder, learned.merges)
 
 
-def bytes_per_token(counts: Mapping[str, int], learned: Vocabulary) -> float:
+def write(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes the vocabulary in both layouts: OpenAI's, and the one that Hugging Face's library opens.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    tokenizer.save(folder)
+    for here, there in zip(TWO_FILES, OPENAI, strict=True):
+        shutil.copyfile(folder / here, folder / there)
+
+
+def bytes_per_token(counts: Mapping[str, int], tokenizer: Tokenizer) -> float:
     """How many bytes of a text one token stands for, on average.
 
     Args:
         counts: how often each word is in the text.
-        learned: the vocabulary.
+        tokenizer: the tokenizer.
     """
-    tokenizer = Tokenizer(learned.encoder, learned.merges)
     n_bytes = sum(len(word.encode()) * n for word, n in counts.items())
     return n_bytes / sum(len(tokenizer.encode_word(word)) * n for word, n in counts.items())

@@ -259,7 +259,7 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
     Raises:
         OSError: a file cannot be written.
     """
-    encoder, _, special, added, roles = vocabulary
+    encoder, merges, special, added, roles = vocabulary
     flags = {"lstrip": False, "rstrip": False, "single_word": False}
     described = {
         str(encoder[token]): {
@@ -278,25 +278,12 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, model_max_length: int
         **({"model_max_length": model_max_length} if model_max_length else {}),
         "added_tokens_decoder": described,
     }
-    write_two_files(folder, TWO_FILES, vocabulary)
+    tokens_file, merges_file = (folder / name for name in TWO_FILES)
+    texts = {tokens_file: json.dumps(encoder), merges_file: "\n".join(["#version: 0.2", *merges, ""])}
+    for file, text in texts.items():  # byte for byte as OpenAI's files
+        write_text(file, text)
     write_json(folder / CONFIG, config, indent=2)
     (folder / ADDED).unlink(missing_ok=True)
-
-
-def write_two_files(folder: Path, names: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Writes the tokens and the merges of a vocabulary, in the form of OpenAI's files.
-
-    Args:
-        folder: the folder, which must exist.
-        names: those of the two files, `TWO_FILES` or `OPENAI`.
-        vocabulary: what to write.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    tokens_file, merges_file = (folder / name for name in names)
-    write_text(tokens_file, json.dumps(vocabulary.encoder))
-    write_text(merges_file, "\n".join(["#version: 0.2", *vocabulary.merges, ""]))
 
 
 def check_vocabulary(vocabulary: Vocabulary, alphabet: Iterable[str]) -> None:

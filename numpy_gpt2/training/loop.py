@@ -81,7 +81,7 @@ def check_options(options: Options, hparams: HParams, spell: Callable[[str], str
     for name in ("steps", "batch_size", "window", "warmup", "train_last", "lora_rank", "seed"):
         value = getattr(options, name)
         checks.check_whole_number(spell(name), value, at_least=least.get(name, 0), at_most=most.get(name, math.inf))
-    if options.optimizer not in OPTIMIZERS:
+    if options.optimizer not in tuple(OPTIMIZERS):
         raise ValueError(f"{spell('optimizer')} must be {' or '.join(OPTIMIZERS)}, not {options.optimizer!r}")
     ranges: list[tuple[str, Callable[[float], bool], str]] = [
         ("learning_rate", lambda x: 0 < x < math.inf, "above 0"),

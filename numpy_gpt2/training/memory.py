@@ -14,6 +14,8 @@ IN_BLOCK, IN_ATTENTION = 36, 5
 IN_FORWARD, IN_FORWARD_ATTENTION = 16, 3
 # The most arrays of logits of `POSITIONS_AT_ONCE` positions at once, in `loss_backward`.
 IN_LOSS = 4
+# The most arrays of the size of a matrix at once in `Muon.step_of_matrix`.
+IN_UPDATE = 5
 # What the process takes when it evaluates and saves for the first time: modules, and buffers of the BLAS.
 LATER = 12 * 2**20
 
@@ -49,5 +51,8 @@ def estimate(
     n_read = min(n_ctx, n_held_out)
     evaluation = n_read * (IN_FORWARD * n_embd + IN_FORWARD_ATTENTION * n_head * n_read) + in_loss
     of_worker = max(first_text, evaluation, later_texts if options.batch_size > n_workers else 0)
-    means = 2 * learned - (matrices if options.optimizer == "muon" and not options.lora_rank else 0)
-    return before + LATER + itemsize * (count_params(hparams) + means + frozen + n_workers * of_worker)
+    means, update = 2 * learned, 0
+    if options.optimizer == "muon":  # it has one mean of a matrix, and some copies of those that are being updated
+        means -= learned if options.lora_rank else matrices
+        update = tree + min(n_threads, 6 * n_blocks) * IN_UPDATE * 4 * n_embd**2
+    return before + LATER + itemsize * (count_params(hparams) + means + frozen + max(n_workers * of_worker, update))

@@ -43,13 +43,13 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def in_bytes(words: Iterable[str]) -> list[list[str]]:
+def byte_tokens(words: Iterable[str]) -> list[list[str]]:
     """The tokens of words before any merge: one for each byte, by the character that stands for it.
 
     Raises:
         ValueError: a word holds half of a surrogate pair, which UTF-8 cannot encode.
 
-    >>> in_bytes([" hé"])
+    >>> byte_tokens([" hé"])
     [['Ġ', 'h', 'Ã', '©']]
     """
     return [list(byte_spelling(word)) for word in words]
@@ -94,7 +94,7 @@ def learn_plain(counts: Mapping[str, int], n_tokens: int) -> list[Pair]:
     oldest second token. Bytes are the oldest, in the order of their characters.
 
     Args:
-        counts: how often each word is in the text, as `count_words` gives it.
+        counts: how often each word is in the text, at least once, as `count_words` gives it.
         n_tokens: how many tokens there are to be, with the 256 bytes.
 
     Returns:
@@ -106,13 +106,13 @@ def learn_plain(counts: Mapping[str, int], n_tokens: int) -> list[Pair]:
     >>> learn_plain({"low": 5, "lower": 2, "newest": 6}, n_tokens=260)
     [('w', 'e'), ('l', 'o'), ('e', 'we'), ('n', 'ewe')]
     """
-    words = in_bytes(counts)
+    words = byte_tokens(counts)
     age = ages_of_bytes()
     merges: list[Pair] = []
     while len(age) < n_tokens and (pairs := count_pairs(words, counts.values())):
         pair = min(pairs, key=lambda pair: (-pairs[pair], age[pair[0]], age[pair[1]]))
         merges.append(pair)
-        age.setdefault("".join(pair), len(age))
+        age["".join(pair)] = len(age)
         words = [merge_pair(word, pair) for word in words]
     return merges
 
@@ -122,52 +122,52 @@ def ages_of_bytes() -> dict[str, int]:
     return {character: age for age, character in enumerate(sorted(BYTE_TO_CHARACTER.values()))}
 
 
-class Pairs:
+class Words:
     """The words of a text, and how often each pair of neighbouring tokens is in them, kept up to date by `merge`.
 
     Attributes:
-        words: the tokens of each word.
+        tokens: the tokens of each word.
         counts: how often each word is in the text.
         pairs: how often each pair is in the text.
-        places: for each pair, the words that have held it.
+        places: for each pair, the numbers of the words that have held it.
     """
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         """Begins with words in bytes.
 
         Args:
-            counts: how often each word is in the text.
+            counts: how often each word is in the text, at least once.
 
         Raises:
             ValueError: a word is not UTF-8.
         """
-        self.words = in_bytes(counts)
+        self.tokens = byte_tokens(counts)
         self.counts = list(counts.values())
-        self.pairs = count_pairs(self.words, self.counts)
+        self.pairs = count_pairs(self.tokens, self.counts)
         self.places: defaultdict[Pair, set[int]] = defaultdict(set)
-        for i, tokens in enumerate(self.words):
+        for i, tokens in enumerate(self.tokens):
             for pair in itertools.pairwise(tokens):
                 self.places[pair].add(i)
 
-    def merge(self, pair: Pair) -> set[Pair]:
+    def merge(self, pair: Pair) -> list[Pair]:
         """Merges a pair in all words.
 
         Returns:
             The pairs whose count has changed.
         """
-        touched: set[Pair] = set()
+        changes: Counter[Pair] = Counter()
         for i in self.places.pop(pair):
-            before, after = self.words[i], merge_pair(self.words[i], pair)
-            if len(after) == len(before):  # another merge has taken the pair out of the word
-                continue
-            self.words[i] = after
-            for sign, tokens in ((-1, before), (1, after)):
-                for changed in itertools.pairwise(tokens):
-                    self.pairs[changed] += sign * self.counts[i]
-                    touched.add(changed)
+            before, after = self.tokens[i], merge_pair(self.tokens[i], pair)
+            self.tokens[i] = after
+            for old in itertools.pairwise(before):
+                changes[old] -= self.counts[i]
             for new in itertools.pairwise(after):
+                changes[new] += self.counts[i]
                 self.places[new].add(i)
-        return touched
+        changed = [pair for pair, change in changes.items() if change]
+        for each in changed:
+            self.pairs[each] += changes[each]
+        return changed
 
 
 def learn(counts: Mapping[str, int], n_tokens: int) -> Iterator[Pair]:
@@ -179,27 +179,27 @@ def learn(counts: Mapping[str, int], n_tokens: int) -> Iterator[Pair]:
     >>> list(learn({"low": 5, "lower": 2, "newest": 6}, n_tokens=260))
     [('w', 'e'), ('l', 'o'), ('e', 'we'), ('n', 'ewe')]
     """
-    text = Pairs(counts)
+    words = Words(counts)
     age = ages_of_bytes()
 
     def entry(pair: Pair) -> tuple[int, int, int, Pair]:
         left, right = pair
-        return -text.pairs[pair], age[left], age[right], pair
+        return -words.pairs[pair], age[left], age[right], pair
 
-    heap = [entry(pair) for pair in text.pairs]
+    heap = [entry(pair) for pair in words.pairs]
     heapq.heapify(heap)
     while len(age) < n_tokens and heap:
         count, *_, pair = heapq.heappop(heap)
-        if -count != text.pairs[pair] or count == 0:
+        if -count != words.pairs[pair] or count == 0:
             continue
         yield pair
-        age.setdefault("".join(pair), len(age))
-        for touched in text.merge(pair):
-            heapq.heappush(heap, entry(touched))
+        age["".join(pair)] = len(age)
+        for changed in words.merge(pair):
+            heapq.heappush(heap, entry(changed))
 
 
-def vocabulary(merges: Iterable[Pair]) -> Vocabulary:
+def from_merges(merges: Iterable[Pair]) -> Vocabulary:
     """A vocabulary: the bytes, in the order of their characters; what merges make, in their order; `<|endoftext|>`."""
     merges = list(merges)
-    tokens = dict.fromkeys([*ages_of_bytes(), *map("".join, merges), END_OF_TEXT])
+    tokens = [*ages_of_bytes(), *map("".join, merges), END_OF_TEXT]
     return Vocabulary({token: id for id, token in enumerate(tokens)}, [" ".join(pair) for pair in merges])

@@ -305,11 +305,11 @@ def save(
     folder: Path,
     hparams: HParams,
     params: Params,
+    dtype: np.dtype[Any],
     tokenizer: Tokenizer | None,
     head: Linear | None = None,
     special_ids: SpecialIds | None = None,
     also: Callable[[Path], object] = lambda staging: None,
-    dtype: npt.DTypeLike | None = None,
 ) -> None:
     """Saves a model in Hugging Face's layout, for `from_pretrained` and `load_params`.
 
@@ -320,11 +320,11 @@ def save(
         folder: the folder.
         hparams: the hyperparameters.
         params: the parameters.
+        dtype: in which the numbers are written: float16, float32 or float64.
         tokenizer: the tokenizer; None for a model without a vocabulary.
         head: the multiple-choice head, if the model has one.
         special_ids: the tokens that have a use, as for `write_configs`.
         also: writes another of `WRITTEN_FILES` to the folder that it is given.
-        dtype: in which the numbers are written; by default that of the parameters.
 
     Raises:
         OSError: the folder cannot be written.
@@ -332,14 +332,11 @@ def save(
             for the dtype.
     """
     arrays = dict(named_arrays(params))
-    written = np.dtype(params.wte.dtype if dtype is None else dtype)
-
-    def read(name: str, shape: tuple[int, ...]) -> Array:
-        return in_dtype(name, arrays[name], written)
+    check_range({**arrays, **({f"{SUMMARY}/w": head.w, f"{SUMMARY}/b": head.b} if head else {})}, dtype)
 
     def write(staging: Path) -> None:
-        write_tensors(staging / TENSORS, hparams, read, written, {}, head)
-        write_configs(staging, hparams, tokenizer, written, head is not None, special_ids)
+        write_tensors(staging / TENSORS, hparams, lambda name, _: arrays[name], dtype, {}, head)
+        write_configs(staging, hparams, tokenizer, dtype, head is not None, special_ids)
         also(staging)
 
     check_replaceable(folder)
@@ -349,18 +346,17 @@ def save(
         replace_files(folder, write, WRITTEN_FILES)
 
 
-def in_dtype(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """An array in the dtype that it is to be written in.
+def check_range(arrays: Mapping[str, Array], dtype: np.dtype[Any]) -> None:
+    """Checks that numbers do not become infinity in another dtype.
 
     Raises:
-        ValueError: it has a number that is too large for the dtype.
+        ValueError: one of them does.
     """
-    with np.errstate(over="ignore"):
-        converted = array.astype(dtype, copy=False)
-    if converted is not array and np.any(np.isinf(converted) & np.isfinite(array)):
-        largest = np.finfo(dtype).max
-        raise ValueError(f"{name} has a number above {largest}, the largest of {dtype.name}: save in float32")
-    return converted
+    largest = float(np.finfo(dtype).max)
+    for name, array in arrays.items():
+        if array.dtype.itemsize > dtype.itemsize and np.any(np.isfinite(array) & (np.abs(array) > largest)):
+            is_in = f"the range of {dtype}: save it in {array.dtype}"
+            raise ValueError(f"{name} has a number outside ±{largest:g}, {is_in}")
 
 
 def check_replaceable(folder: Path) -> None:

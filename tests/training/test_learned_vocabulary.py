@@ -18,19 +18,20 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from transformers import GPT2TokenizerFast
 
 from numpy_gpt2 import layers, model, sampling, tokenizer
+from numpy_gpt2.cli.main import main
 from numpy_gpt2.text import merging, vocabulary
-from numpy_gpt2.text.vocabulary import OPENAI, TWO_FILES, write_two_files
+from numpy_gpt2.text.vocabulary import OPENAI
 from numpy_gpt2.tokenizer import END_OF_TEXT, Tokenizer, split
 from numpy_gpt2.training.vocabulary import (
-    Pairs,
+    Words,
+    byte_tokens,
     count_pairs,
     count_words,
-    in_bytes,
+    from_merges,
     learn,
     learn_plain,
     merge_pair,
 )
-from numpy_gpt2.training.vocabulary import vocabulary as numbered
 
 # Text that is here anyway: it has words, code, numbers, white space and a few characters that are not ASCII.
 SOURCES = [Path(str(module.__file__)) for module in (layers, model, sampling, tokenizer, vocabulary, merging)]
@@ -72,19 +73,19 @@ def test_merges_of_a_text_are_those_of_hugging_face() -> None:
 @given(few_letters, st.lists(st.integers(0, 99), max_size=12))
 def test_updated_counts_are_those_of_counting_anew(words: dict[str, int], choices: list[int]) -> None:
     """Whichever pairs are merged, in whichever order."""
-    text = Pairs(words)
-    plain = in_bytes(words)
+    text = Words(words)
+    plain = byte_tokens(words)
     for choice in choices:
         before = count_pairs(plain, words.values())
         if not before:
             break
         pair = sorted(before)[choice % len(before)]
-        touched = text.merge(pair)
+        changed = text.merge(pair)
         plain = [merge_pair(tokens, pair) for tokens in plain]
         after = count_pairs(plain, words.values())
-        assert text.words == plain
+        assert text.tokens == plain
         assert +text.pairs == after
-        assert {pair for pair in before | after if before[pair] != after[pair]} <= touched
+        assert sorted(pair for pair in before | after if before[pair] != after[pair]) == sorted(changed)
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=12))
@@ -110,12 +111,10 @@ def test_no_token_crosses_the_end_of_a_document() -> None:
     assert words == {"king": 2, "dom": 1}
 
 
-def test_two_ways_to_one_token_make_one_token() -> None:
-    words = {"ab": 9, "bc": 8, "abc": 2, "xbc": 7, "abx": 7, "abcx": 3}
-    merges = learn_plain(words, 400)
-    learned = numbered([*merges, ("a", "bc"), ("ab", "c")])
-    assert sum(token == "abc" for token in learned.encoder) == 1
-    assert sorted(learned.encoder.values()) == [*range(len(learned.encoder))]
+@given(few_letters)
+def test_each_merge_makes_a_new_token(words: dict[str, int]) -> None:
+    tokens = ["".join(pair) for pair in learn_plain(words, 400)]
+    assert len({*tokens}) == len(tokens)
 
 
 def test_words_with_half_a_character_are_refused() -> None:
@@ -125,10 +124,11 @@ def test_words_with_half_a_character_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vocabulary")
-    learned = numbered(learn(count_words([TEXT]), 899))
-    write_two_files(folder, OPENAI, learned)
-    write_two_files(folder, TWO_FILES, learned)
+    """What the command writes for `TEXT`."""
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    text.write_bytes(TEXT.encode())
+    folder = text.parent / "vocabulary"
+    assert main(["vocabulary", str(text), "--size", "900", "--output", str(folder)]) == 0
     return folder
 
 
@@ -150,6 +150,10 @@ class TestFiles:
         assert len(peer) == here.n_vocab == 900
         for text in (TEXT, STRANGE, f"a{END_OF_TEXT}b"):
             assert here.encode(text, allow_special=True) == peer.encode(text)
+
+    def test_its_tokens_are_those_that_were_learned(self, folder: Path) -> None:
+        learned, here = from_merges(learn(count_words([TEXT]), 899)), Tokenizer.load(folder)
+        assert (here.encoder, [*here.ranks]) == (learned.encoder, learned.merges)
 
     def test_frequent_words_become_tokens(self, folder: Path) -> None:
         here = Tokenizer.load(folder)

@@ -55,12 +55,20 @@ class TestEstimate:
         assert by_blocks == sorted(by_blocks)
         assert len({*by_blocks}) == 5
         assert by_blocks[-1] < bytes_of()
-        assert bytes_of() - bytes_of(optimizer="muon") == 4 * 12 * HPARAMS.n_embd**2 * HPARAMS.n_layer
         by_rank = [bytes_of(lora_rank=n) for n in (1, 4, 16)]
         assert by_rank == sorted(by_rank)
         assert len({*by_rank}) == 3
         assert by_rank[-1] < bytes_of()
         assert bytes_of(lora_rank=4, train_last=1) < min(bytes_of(lora_rank=4), bytes_of(train_last=1))
+
+    def test_muon_has_one_mean_of_a_matrix_and_works_on_some_of_them_at_once(self) -> None:
+        of_matrices = 4 * 12 * HPARAMS.n_embd**2 * HPARAMS.n_layer
+        assert bytes_of() - bytes_of(optimizer="muon") == of_matrices
+        learned = 4 * HPARAMS.n_layer * 16 * HPARAMS.n_embd * 4
+        assert bytes_of(lora_rank=4) - bytes_of(lora_rank=4, optimizer="muon") == learned
+        wide = HPARAMS._replace(n_embd=4096, n_head=32)
+        few: dict[str, Any] = {"optimizer": "muon", "train_last": 1, "batch_size": 1, "window": 1, "hparams": wide}
+        assert bytes_of(4, **few) - bytes_of(1, **few) > 3 * 4 * 4 * 4096**2
 
     def test_a_larger_batch_takes_no_more_once_each_thread_has_several_texts(self) -> None:
         assert bytes_of(1, batch_size=1) <= bytes_of(1, batch_size=2) == bytes_of(1, batch_size=100)

@@ -350,13 +350,41 @@ def test_half_precision_rounds_each_number(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.params.wte, model.params.wte.astype(np.float16).astype(np.float32))
 
 
-def test_a_number_that_half_precision_does_not_have_leaves_the_old_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("saved", "as_dtype"), [("float64", "float32"), ("float32", "float64")])
+def test_another_dtype_converts_each_number_once(tmp_path: Path, saved: str, as_dtype: str) -> None:
+    model = random_model(HPARAMS, saved, seed=5)
+    numpy_gpt2.save(model, tmp_path, dtype=as_dtype)
+    loaded = numpy_gpt2.load(tmp_path, dtype=as_dtype)
+    np.testing.assert_array_equal(loaded.params.wte, model.params.wte.astype(as_dtype))
+
+
+@pytest.mark.parametrize("number", [1e5, -1e5])
+def test_a_number_that_half_precision_does_not_have_leaves_the_old_model(tmp_path: Path, number: float) -> None:
     model = random_model(HPARAMS, "float32", seed=4)
     numpy_gpt2.save(model, tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-    model.params.h[1].mlp.c_fc.w[0, 0] = 1e5
-    with pytest.raises(ValueError, match="h1/mlp/c_fc/w has a number above 65504.0, the largest of float16"):
+    model.params.h[1].mlp.c_fc.w[0, 0] = number
+    said = "h1/mlp/c_fc/w has a number outside ±65504, the range of float16: save it in float32"
+    with pytest.raises(ValueError, match=said):
         numpy_gpt2.save(model, tmp_path, dtype="float16")
     assert (tmp_path / "model.safetensors").read_bytes() == before
+    with pytest.raises(ValueError, match=said):
+        numpy_gpt2.save(model, tmp_path / "new", dtype="float16")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="dtype must be float16, float32 or float64, not 'int8'"):
         numpy_gpt2.save(model, tmp_path, dtype="int8")
+
+
+def test_the_numbers_of_a_second_head_are_checked_as_well(tmp_path: Path, models: list[GPT2]) -> None:
+    model = models[1]
+    head = Linear(w=np.full((96, 1), 1e5, np.float32), b=np.ones(1, np.float32))
+    wide = GPT2(model.hparams, model.params, None, "wide", head)
+    with pytest.raises(ValueError, match="has a number outside ±65504, the range of float16: save it in float32"):
+        numpy_gpt2.save(wide, tmp_path / "new", dtype="float16")
+
+
+def test_a_number_that_is_infinite_already_stays_so(tmp_path: Path) -> None:
+    model = random_model(HPARAMS, "float32", seed=6)
+    model.params.wte[0, 0] = np.inf
+    numpy_gpt2.save(model, tmp_path, dtype="float16")
+    assert numpy_gpt2.load(tmp_path).params.wte[0, 0] == np.inf
