@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     with reserved(folder, ".lock", "writing"):
         settle(folder, ())
         check_free(folder)
-        counts = vocabulary.count_words(documents(args.files))
+        counts = vocabulary.count_words(read_pieces(args.files))
         if not counts:
             raise ValueError(f"there is nothing to learn from: no text has anything but {END_OF_TEXT}")
         log.info("%s words, %s of them different", f"{counts.total():,}", f"{len(counts):,}")
@@ -89,8 +89,8 @@ def check_free(folder: Path) -> None:
         raise ValueError(f"{folder} holds {what} already: name another folder")
 
 
-def documents(files: Sequence[str]) -> Iterator[str]:
-    """The documents in files, piece by piece, with a progress bar.
+def read_pieces(files: Sequence[str]) -> Iterator[str]:
+    """The texts in files, piece by piece, with a progress bar.
 
     Raises:
         OSError: a file cannot be read.
@@ -101,10 +101,9 @@ def documents(files: Sequence[str]) -> Iterator[str]:
         if not text:
             raise ValueError(f"{'standard input' if file == '-' else file} is empty")
         with progress_bar(len(text), "character") as progress:
-            for document in text.split(END_OF_TEXT):
-                for piece in pieces(document):
-                    yield piece
-                    progress.update(len(piece))
+            for piece in pieces(text):
+                yield piece
+                progress.update(len(piece))
 
 
 def learned_tokenizer(counts: Counter[str], size: int) -> Tokenizer:

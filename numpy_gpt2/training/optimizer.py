@@ -146,17 +146,9 @@ class Muon(AdamW):
     decay, Liu et al. 2025, "Muon is scalable for LLM training", section 2.2.
     """
 
-    def __init__(
-        self,
-        params: Arrays,
-        beta1: float = 0.9,
-        beta2: float = 0.95,
-        eps: float = 1e-8,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-    ) -> None:
-        """Begins with m = v = 0, for these parameters."""
-        super().__init__(params, beta1, beta2, eps, weight_decay)
+    def __init__(self, params: Arrays, momentum: float = 0.95, **options: float) -> None:
+        """Begins with m = v = 0, for these parameters; options are those of `AdamW`."""
+        super().__init__(params, **options)
         self.momentum = momentum
         self.matrices = [name for name, m in self.m.items() if name.startswith("h") and m.ndim == 2]
         for name in self.matrices:

@@ -37,9 +37,9 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for text in texts:
-        for document in text.split(END_OF_TEXT):
-            for piece in pieces(document):
-                counts.update(split(piece))
+        for piece in pieces(text):  # END_OF_TEXT has no white space, so it is whole in a piece
+            for document in piece.split(END_OF_TEXT):
+                counts.update(split(document))
     return counts
 
 
