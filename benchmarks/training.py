@@ -12,7 +12,7 @@ import numpy as np
 
 from numpy_gpt2 import HParams
 
-TINY = HParams(n_vocab=4096, n_ctx=256, n_embd=256, n_head=4, n_layer=6)  # the shape of the model in the package
+TINY = HParams(n_vocab=4096, n_ctx=256, n_embd=256, n_head=4, n_layer=4)  # the shape of the model in the package
 OF_TINY = [(8, 256)]  # texts, and tokens of each
 OF_OTHERS = [(4, 256), (1, 256)]
 LEARNING_RATE, CLIP, DECAY, BETA1, BETA2 = 1e-4, 1.0, 0.1, 0.9, 0.95

@@ -3,7 +3,7 @@
 >>> import numpy_gpt2
 >>> model = numpy_gpt2.load("tiny")
 >>> model.generate("Once upon a time", max_new_tokens=8, temperature=0)
-' there was a man who had a son'
+' there was a great many people in the'
 """
 
 __version__ = "0.1.0"

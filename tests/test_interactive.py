@@ -28,7 +28,7 @@ def test_what_a_table_holds_is_text() -> None:
 
 def test_a_model_shows_its_shape(tiny: GPT2) -> None:
     shown = dict(cells(tiny))
-    assert (shown["parameters"], shown["n_vocab"], shown["n_layer"]) == ("5,853,184", "4096", "6")
+    assert (shown["parameters"], shown["n_vocab"], shown["n_layer"]) == ("4,273,664", "4096", "4")
     named = GPT2(tiny.hparams, tiny.params, None, "<script>")
     assert "<script>" not in named._repr_html_()
 

@@ -28,7 +28,8 @@ from .score import encode
 
 log = logging.getLogger("numpy_gpt2")
 
-NEW = {"n_layer": 6, "n_head": 4, "n_embd": 256, "n_ctx": 256}  # the shape of a new model, unless options say otherwise
+# The shape of a new model, unless options say otherwise: that of tiny.
+NEW = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_ctx": 256}
 HELD_OUT = 20  # a twentieth of the text is held out,
 MOST_HELD_OUT = 10_000  # but not more tokens than this, since evaluation takes time
 

@@ -200,9 +200,9 @@ def patch(changes: Mapping[str, Replacement]) -> Iterator[None]:
 
     >>> import numpy_gpt2
     >>> gpt2 = numpy_gpt2.load("tiny")
-    >>> with patch({"h5/mlp": zero}):
+    >>> with patch({"h3/mlp": zero}):
     ...     gpt2.generate("The princess opened the door", 5, temperature=0)
-    ', and she was so'
+    ', and the princess was'
     """
     patcher = Patcher(changes)
     with observed_by(patcher):

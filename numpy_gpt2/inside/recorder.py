@@ -143,7 +143,7 @@ def trace(names: str | Iterable[str] = "*", *, steps: bool = False) -> Iterator[
     >>> with trace("h0/attn/*") as t:
     ...     logits = gpt2.logits("Once upon a time")
     >>> t["h0/attn/weights"].shape, t.steps[-1].source
-    ((1, 4, 5, 5), 'return product(x, params.w) + params.b')
+    ((1, 4, 4, 4), 'return product(x, params.w) + params.b')
     """
     recorded = Trace()
     recorder = Recorder([names] if isinstance(names, str) else list(names), steps)

@@ -19,8 +19,8 @@ import numpy  # noqa: F401  (threadpoolctl finds only libraries that are loaded,
 
 log = logging.getLogger(__name__)
 
-# A model with fewer parameters computes on one thread, unless `set_threads` says otherwise. `tiny`, with six million,
-# made 0.94 of the tokens a second of two threads on two idle cores of an Intel server, twice as many while
+# A model with fewer parameters computes on one thread, unless `set_threads` says otherwise. One with six million made
+# 0.94 of the tokens a second of two threads on two idle cores of an Intel server, twice as many while
 # another process kept one core busy, and 2.4 times as many beside a second run of itself.
 SMALL = 2**24
 

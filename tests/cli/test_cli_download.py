@@ -256,7 +256,7 @@ def test_list(store: Store, url: str, tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert [*lines] == [*NAMES]
-    assert lines["tiny"] == f"11.8MB  {model_folder('tiny')}"
+    assert lines["tiny"] == f"8.66MB  {model_folder('tiny')}"
     assert lines["124M"] == f"1.04MB  {folder} (not complete; `numpy-gpt2 download 124M` resumes the download)"
     assert lines["gpt2-medium"] == "-  1.52GB to download"
     assert lines["1558M"] == "-  6.23GB to download, with TensorFlow"

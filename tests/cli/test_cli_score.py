@@ -114,7 +114,7 @@ def test_as_json(tiny: GPT2) -> None:
     assert first == {"id": ids[0], "token": "The", "log_probability": None, "rank": None}
     scores = scoring.join(tiny.score(ids))
     assert [token["id"] for token in tokens] == ids[1:]
-    assert "".join(token["token"] for token in tokens) == tiny.tokenizer.decode(ids[1:])
+    assert [token["token"] for token in tokens] == [tiny.tokenizer.decode([id]) for id in ids[1:]]
     np.testing.assert_allclose([token["log_probability"] for token in tokens], scores.log_probabilities[0], rtol=1e-4)
     assert [token["rank"] for token in tokens] == scores.ranks[0].tolist()
 

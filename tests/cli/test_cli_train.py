@@ -103,7 +103,7 @@ class TestARun:
         n_params = count_params(HParams(4096, 16, 16, 2, 1))
         assert about.startswith(
             f"numpy_gpt2: new: {n_params:,} parameters, {n_params:,} of them trained; {n_tokens - n_held_out:,} tokens "
-            f"of text, and {n_held_out} held out; 3 steps, 0.092 passes over the text; about "
+            f"of text, and {n_held_out} held out; 3 steps, 0.11 passes over the text; about "
         )
         assert about.endswith("MB of memory")
         assert where == 'numpy_gpt2: the model is in model: numpy-gpt2 "Once upon a time" --model model'
@@ -547,7 +547,7 @@ class TestRefusals:
             ([".", *NEW], ".: Is a directory"),
             (["latin.txt", *NEW], "latin.txt is not text in UTF-8 ("),
             (["empty.txt", *NEW], "empty.txt is empty"),
-            (["short.txt", *NEW], "the text has 4 tokens, and a window takes 17, with the token that follows"),
+            (["short.txt", *NEW], "the text has 3 tokens, and a window takes 17, with the token that follows"),
             (["text.txt", *NEW, "--held-out", "nowhere.txt"], "there is no file nowhere.txt"),
             (["text.txt", *NEW, "--held-out", "latin.txt"], "latin.txt is not text in UTF-8 ("),
             (["text.txt", *TINY, "--n-layer", "2"], "--n-layer is for a new model, and --from tiny has its own"),

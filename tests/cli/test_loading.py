@@ -70,7 +70,7 @@ def test_the_default_is_the_real_model_through_whichever_door_it_came(models_dir
 def test_verbose_says_where_a_model_is_loaded_from_if_not_from_its_own_folder(models_dir: Path) -> None:
     shutil.copytree(model_folder("tiny"), models_dir / "124M")
     result = run("The king", "--max-new-tokens", "1", "--model", "gpt2", "--verbose")
-    start = f"numpy_gpt2: gpt2 is in {models_dir}/124M: 6 layers, 5,853,184 parameters, float32, on numpy, threads: "
+    start = f"numpy_gpt2: gpt2 is in {models_dir}/124M: 4 layers, 4,273,664 parameters, float32, on numpy, threads: "
     assert result.stderr.startswith(start)
 
 
@@ -78,7 +78,7 @@ def test_verbose_says_where_a_model_is_loaded_from_if_not_from_its_own_folder(mo
 def test_verbose_says_what_is_loaded_and_how_it_is_computed(models_dir: Path, command: str) -> None:
     args = (*command.split(), "The king", "--model", "tiny", "--threads", "1", "--verbose")
     assert run(*args).stderr.splitlines()[0] == (
-        f"numpy_gpt2: tiny is in {model_folder('tiny')}: 6 layers, 5,853,184 parameters, float32, on numpy, threads: 1"
+        f"numpy_gpt2: tiny is in {model_folder('tiny')}: 4 layers, 4,273,664 parameters, float32, on numpy, threads: 1"
     )
 
 

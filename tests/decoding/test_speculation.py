@@ -213,7 +213,7 @@ class TestLookup:
         """The steps in the block are those of the loop without drafts."""
         pieces = tiny.stream("the fox, the fox, the fox, the", 20, temperature=0, prompt_lookup_num_tokens=9)
         next(pieces)
-        with numpy_gpt2.trace("h0", steps=True) as t, numpy_gpt2.patch({"h5/mlp": scale(0.5)}):
+        with numpy_gpt2.trace("h0", steps=True) as t, numpy_gpt2.patch({"h3/mlp": scale(0.5)}):
             assert "".join(itertools.islice(pieces, 12))
         assert {array.shape for name, array in t.items() if name != "step0/h0"} == {(1, 1, 256)}
 

@@ -30,7 +30,7 @@ def listed(tmp_path: Path) -> tuple[list[str], list[str]]:
 def test_both_doors_are_listed(put: Callable[[str], Path], tmp_path: Path) -> None:
     folder = put("gpt2-medium")
     lines, spare = listed(tmp_path)
-    assert f"gpt2-medium   11.8MB  {folder}" in lines
+    assert f"gpt2-medium   8.66MB  {folder}" in lines
     assert "355M               -  1.42GB to download, with TensorFlow" in lines
     assert "gpt2-xl            -  6.43GB to download" in lines  # as the hub lists its model.safetensors
     assert spare == []
@@ -40,7 +40,7 @@ def test_a_model_that_is_there_through_both_doors_could_be_deleted(put: Callable
     twin = put("gpt2")
     folder = put("124M")
     put("774M")
-    line = f"could be deleted: {folder} (11.8MB), the same weights as gpt2 in {twin}"
+    line = f"could be deleted: {folder} (8.66MB), the same weights as gpt2 in {twin}"
     assert listed(tmp_path)[1] == [line]
     (twin / "model.safetensors").write_bytes(b"damaged")
     assert listed(tmp_path)[1] == []
@@ -59,7 +59,7 @@ def test_a_checkpoint_that_has_been_converted_could_be_deleted(put: Callable[[st
 def test_another_model_on_the_hub(put: Callable[[str], Path], tmp_path: Path) -> None:
     assert describe_models(["owner/name"], str(tmp_path)) == "owner/name         -  a model to download"
     folder = put("owner/name")
-    assert describe_models(["owner/name"], str(tmp_path)) == f"owner/name    11.8MB  {folder}"
+    assert describe_models(["owner/name"], str(tmp_path)) == f"owner/name    8.66MB  {folder}"
     put("owner/name@refs/pr/1")
     put("gpt2")
     for other in ("my stuff/x y", ".git/foo", "gpt2/onnx", "owner/.numpy_gpt2.saved", "openai-community/gpt2"):

@@ -83,8 +83,8 @@ class TestAblation:
 
     def test_by_default_the_likeliest_token(self, tiny: GPT2) -> None:
         found = experiments.ablation(tiny, WOMAN)
-        assert found.question == Question(tiny.tokenizer.encode(" she")[0])  # type: ignore[union-attr]
-        assert found.heads.shape == (6, 4)
+        assert found.question == Question(int(tiny.logits(WOMAN)[-1].argmax()))
+        assert found.heads.shape == (4, 4)
 
     def test_progress(self) -> None:
         passes: list[int] = []
@@ -150,15 +150,15 @@ class TestActivationPatching:
         assert len(found.names) == len(modules)
         assert np.isfinite(found.restored).all()
 
-    def test_in_tiny_a_head_of_block_4_brings_the_gender_to_the_last_position(self, tiny: GPT2) -> None:
-        """Up to block 3 it is at the noun, the only token that differs; from block 4 on, at the end of the text."""
+    def test_in_tiny_the_head_that_matters_most_brings_the_gender_to_the_last_position(self, tiny: GPT2) -> None:
+        """Before its block it is at the noun, the only token that differs; from there on, at the end of the text."""
         found = experiments.activation_patching(tiny, WOMAN, MAN, " she", " he")
-        assert found.names == ["x", "h0", "h1", "h2", "h3", "h4", "h5"]
-        np.testing.assert_allclose(found.restored[0], [0, 0, 1, 0, 0, 0, 0, 0], atol=1e-5)
-        np.testing.assert_allclose(found.restored[-1], [0, 0, 0, 0, 0, 0, 0, 1], atol=1e-5)
-        assert (found.restored[:5, 2] > 0.9).all()
-        assert found.restored[5, -1] > 0.85
-        assert experiments.ablation(tiny, WOMAN, " she", " he").heads.argmin() == 4 * 4 + 2
+        assert found.names == ["x", "h0", "h1", "h2", "h3"]
+        np.testing.assert_allclose(found.restored[0], [0, 0, 1, 0, 0, 0, 0], atol=1e-4)
+        np.testing.assert_allclose(found.restored[-1], [0, 0, 0, 0, 0, 0, 1], atol=1e-4)
+        block = experiments.ablation(tiny, WOMAN, " she", " he").heads.argmin() // 4
+        assert (found.restored[: block + 1, 2] > 0.85).all()
+        assert (found.restored[block + 1 :, -1] > 0.85).all()
 
     def test_progress_and_parts_of_a_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Both texts begin with the same token, where nothing can be restored."""
@@ -181,7 +181,7 @@ class TestActivationPatching:
             np.testing.assert_allclose(found.restored[-1], [0, 0, 0, 0, 0, 1], atol=1e-12)
 
     def test_what_cannot_be_compared(self, tiny: GPT2) -> None:
-        with pytest.raises(ValueError, match="same number of tokens, and have 8 and 3"):
+        with pytest.raises(ValueError, match="same number of tokens, and have 7 and 3"):
             experiments.activation_patching(tiny, WOMAN, "The old man")
         with pytest.raises(ValueError, match="there is nothing to restore"):
             experiments.activation_patching(tiny, MAN, MAN)
@@ -307,10 +307,12 @@ class TestHeadScores:
                 assert scores.duplicate[i, j] == pytest.approx(np.mean([w[5 + q, q] for q in range(5)]))
                 assert scores.induction[i, j] == pytest.approx(np.mean([w[5 + q, q + 1] for q in range(5)]))
 
-    def test_tiny_has_an_induction_head_and_one_that_looks_back(self, tiny: GPT2) -> None:
+    def test_tiny_has_an_induction_head_and_before_it_one_that_looks_back(self, tiny: GPT2) -> None:
+        """The first reads what the second has copied, so it is in a later block."""
         scores = experiments.head_scores(tiny, "The princess kissed the frog, and the old king gave a golden cup away.")
-        assert scores.induction.argmax() == 5 * 4 + 1
-        assert scores.previous.argmax() == 3 * 4 + 3
+        assert scores.induction.max() > 0.2
+        assert scores.previous.max() > 0.3
+        assert scores.previous.argmax() // 4 < scores.induction.argmax() // 4
 
     def test_the_seed_of_the_random_ids(self) -> None:
         gpt2 = constructed_model()
@@ -338,7 +340,7 @@ def test_tokens_by_text(tiny: GPT2) -> None:
     assert experiments.token_id(tiny, "<|endoftext|>") == tiny.tokenizer.end_of_text  # type: ignore[union-attr]
     for token, sentence in [
         ("woman", r"'woman' is not one token but \d: .*; did you mean ' woman'\?"),
-        (" zebra", r"' zebra' is not one token but 3: \['␣z', 'eb', 'ra'\]$"),
+        (" zebra", r"' zebra' is not one token but 4: \['␣', 'ze', 'b', 'ra'\]$"),
         ("", r"'' is not one token but 0: \[\]$"),
         (4096, "token must be a whole number, 0 to 4095, not 4096"),
     ]:

@@ -107,9 +107,9 @@ def test_all_heads(tiny: GPT2, text: str, tmp_path: Path) -> None:
     figure = figures.layers_figure(read.weights, "all")
     draw(figure, tmp_path)
     panels = figure.axes[:-1]
-    assert len(panels) == 6 * 4
-    assert [ax.get_ylabel() for ax in panels[::4]] == [f"h{i}" for i in range(6)]
-    assert (np.asarray(panels[4 * 5 + 2].images[0].get_array()) == read.weights[5, 2]).all()
+    assert len(panels) == 4 * 4
+    assert [ax.get_ylabel() for ax in panels[::4]] == [f"h{i}" for i in range(4)]
+    assert (np.asarray(panels[4 * 3 + 2].images[0].get_array()) == read.weights[3, 2]).all()
 
 
 def test_the_lens(tiny: GPT2, text: str, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_lens(tiny: GPT2, text: str, tmp_path: Path) -> None:
     assert len(panels) == -(-len(read.labels) // figures.LENS_TOKENS)
     assert panels[-1].get_xlabel() == "predicted to follow this token"
     assert [label for ax in panels for label in ticks(ax.xaxis)] == read.labels
-    assert ticks(panels[0].yaxis) == ["embeddings", *(f"after h{i}" for i in range(6))]
+    assert ticks(panels[0].yaxis) == ["embeddings", *(f"after h{i}" for i in range(4))]
     first_column = [t.get_text() for t in panels[0].texts if round(t.get_position()[0]) == 0]
     assert first_column == [pictures.shorten(row[0], 8) for row in predicted]
     assert min(float(t.get_fontsize()) for ax in panels for t in ax.texts) >= 6
@@ -170,8 +170,8 @@ def test_parameters_positions_weights_and_stream(tiny: GPT2, tmp_path: Path) -> 
     left, right = figure.axes
     parts = ["wte", "wpe", "ln_1", "attn/c_attn", "attn/c_proj", "ln_2", "mlp/c_fc", "mlp/c_proj", "ln_f"]
     assert ticks(left.yaxis) == parts
-    assert sum(bar.get_width() for bar in left.patches) == 5853184  # type: ignore[attr-defined]
-    assert [len(np.asarray(line.get_ydata())) for line in right.lines] == [6] * 4
+    assert sum(bar.get_width() for bar in left.patches) == 4273664  # type: ignore[attr-defined]
+    assert [len(np.asarray(line.get_ydata())) for line in right.lines] == [4] * 4
 
     similarity = tables.position_similarity(tiny.params)
     figure = figures.positions_figure(tiny.params.wpe, similarity, "tiny")

@@ -41,7 +41,7 @@ PATCH: Any = {
     "h1/attn/a": zero(head=[1, 2]),
     "h2": scale(0.5, position=1),
     "h3/mlp": mean,
-    "h4": put(np.ones((3, 256), "float32"), position=[0, 2]),
+    "h3": put(np.ones((3, 256), "float32"), position=[0, 2]),
     "logits": lambda logits: logits + 1,
 }
 
