@@ -29,7 +29,7 @@ ORDER = (
         "sampling",
         "decoding",
     ),
-    *("generation", "weights", "hub", "evaluation", "gpt2", "inside", "training", "cli"),
+    *("generation", "weights", "hub", "evaluation", "gpt2", "inside", "training", "page", "cli"),
 )
 GPT2 = {
     "params",

@@ -11,6 +11,7 @@ from . import interactive as interactive
 from . import layers as layers
 from . import machine as machine
 from . import model as model
+from . import page as page
 from . import params as params
 from . import sampling as sampling
 from . import text as text

@@ -25,7 +25,7 @@ from .parser import ArgumentParser
 log = logging.getLogger("numpy_gpt2")
 
 COMMAND = "numpy-gpt2"
-SUBCOMMANDS = ("generate", "score", "explore", "vocabulary", "train", "download")
+SUBCOMMANDS = ("generate", "page", "score", "explore", "vocabulary", "train", "download")
 SHELLS = ("bash", "zsh", "fish")
 
 DESCRIPTION = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import codecs
 from collections.abc import Sequence
 
@@ -18,18 +19,19 @@ class Detokenizer:
         tokenizer: knows the bytes of each token.
         stop: strings that end the text, none of them empty.
         before: what the text begins with, in bytes; no stop string is searched for in it.
+        n_given: how many bytes of the first tokens are not part of the text, since they were there before.
 
     Attributes:
         text: the characters that are certain.
         n_tokens: how many of the tokens have a part in the text; those of a stop string have none.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), before: bytes = b"") -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), before: bytes = b"", n_given: int = 0) -> None:
         self._tokenizer = tokenizer
         self._stop = [string.encode() for string in stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._data = b""
-        self._n_decoded = 0  # bytes
+        self._n_decoded = n_given  # bytes
         self._starts: list[int] = []  # where each token begins in the data
         self._n_taken = 0  # characters
         self.text = self._decoder.decode(before)
@@ -54,6 +56,11 @@ class Detokenizer:
         """Ends the text: what was held back becomes part of it, and half a character becomes "�"."""
         self._decode(len(self._data), final=True)
 
+    @property
+    def n_certain(self) -> int:
+        """How many of the tokens have a part in what is certain, so that no stop string can cut them off."""
+        return bisect.bisect_left(self._starts, self._n_decoded)
+
     def take(self) -> str:
         """What has become certain since the last call."""
         piece = self.text[self._n_taken :]
@@ -68,4 +75,4 @@ class Detokenizer:
 
     def _decode(self, end: int, final: bool) -> None:
         self.text += self._decoder.decode(self._data[self._n_decoded : end], final)
-        self._n_decoded = end
+        self._n_decoded = max(end, self._n_decoded)

@@ -15,6 +15,7 @@ from ..text.special_ids import SpecialIds
 from ..tokenizer import Tokenizer
 from .assistant import Assistant, check_assistant
 from .detokenizer import Detokenizer
+from .half_words import HalfWord
 from .lookup import Lookup
 from .options import Options
 from .row import Drafter, Row
@@ -30,6 +31,7 @@ def start_rows(
     tokenizer: Tokenizer | None,
     special_ids: SpecialIds = SpecialIds(),  # noqa: B008
     with_log_probabilities: bool = True,
+    half_word: HalfWord | None = None,
 ) -> list[Row]:
     """The rows of a batch: n_each for each prompt.
 
@@ -41,6 +43,8 @@ def start_rows(
         options: how to continue the prompts.
         hparams, tokenizer, special_ids: those of the model.
         with_log_probabilities: as for `Row`.
+        half_word: what was taken back from the end of each prompt, which the rows write again; their texts begin
+            after it.
 
     Raises:
         ValueError: a prompt cannot be read or is too long, the options are about text and there is no vocabulary,
@@ -66,7 +70,9 @@ def start_rows(
         for _ in range(n_each):
             rng = np.random.default_rng(next(streams))
             choose, drafter = choose_and_draft(options, hparams, rng)
-            detokenizer = Detokenizer(tokenizer, options.stop, before) if tokenizer else None
+            choose = half_word.completing(choose, len(ids)) if half_word else choose
+            n_given = half_word.n_bytes if half_word else 0
+            detokenizer = Detokenizer(tokenizer, options.stop, before, n_given) if tokenizer else None
             ends = special_ids.eos_token_ids
             row = Row(ids, choose, max_new_tokens, ends, detokenizer, with_log_probabilities, drafter, with_prompt)
             rows.append(row)

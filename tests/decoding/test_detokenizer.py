@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numpy_gpt2.decoding.detokenizer import Detokenizer
@@ -106,3 +106,33 @@ def test_half_a_character_at_the_end_becomes_a_replacement_character(stop: list[
     first, _ = GPT2.encode("🙂")
     ids = [64, first, *GPT2.encode("x")] if stop else [64, first]
     assert "".join(feed(Detokenizer(GPT2, stop), ids)[0]) == "a�"
+
+
+@settings(deadline=None)
+@given(ALPHABET, st.lists(st.text(alphabet="ab \n.é🙂", min_size=1, max_size=6), max_size=3), st.data())
+def test_bytes_that_were_there_before_are_not_part_of_the_text(text: str, stop: list[str], data: st.DataObject) -> None:
+    """Nor is a stop string found in them."""
+    n_characters = data.draw(st.integers(0, len(text)))
+    before, after = text[:n_characters], text[n_characters:]
+    made = Detokenizer(GPT2, stop, n_given=len(before.encode()))
+    feed(made, GPT2.encode(text))
+    found = [after.index(string) for string in stop if string in after]
+    assert after.startswith(made.text)
+    assert len(made.text) >= min(found, default=len(after))
+    assert not any(string in made.text for string in stop)
+
+
+@settings(deadline=None)
+@given(ALPHABET, st.lists(st.text(alphabet="ab \n.é🙂", min_size=1, max_size=6), max_size=3))
+def test_tokens_that_are_certain_stay(text: str, stop: list[str]) -> None:
+    """No stop string cuts off a token that was certain, and each token of the text that was taken is."""
+    made, n_certain, taken = Detokenizer(GPT2, stop), 0, ""
+    for token in GPT2.encode(text):
+        is_ended = made.add(token)
+        n_certain, taken = max(n_certain, made.n_certain), taken + made.take()
+        if is_ended:
+            break
+        assert len(GPT2.decode_bytes(GPT2.encode(text)[:n_certain])) >= len(taken.encode())
+    assert n_certain <= made.n_tokens
+    made.finish()
+    assert made.n_certain == made.n_tokens

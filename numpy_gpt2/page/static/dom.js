@@ -1,0 +1,68 @@
+/** Small helpers for elements and for words. */
+
+/** The element with an id. */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * Makes an element: `element("button", { type: "button", onclick: stop }, "Stop")`. Text stays text, never HTML.
+ * @param {string} tag
+ * @param {object} properties properties of the element, or else attributes
+ * @param {...(Node|string)} children
+ */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const MARKS = { " ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍" };
+
+/** The text of a token as nodes, in which white space can be seen. */
+export function shown(text) {
+  return text.split(/([ \n\t\r])/).filter(Boolean).map((part) =>
+    part in MARKS ? element("span", { className: "mark" }, MARKS[part]) : part);
+}
+
+/** A probability in words: `12 %`, `0.41 %`. */
+export function percent(probability) {
+  if (probability === 0) return "0 %";
+  if (probability < 0.0001) return "< 0.01 %";
+  if (probability < 0.0995) return `${(100 * probability).toPrecision(2)} %`;
+  if (probability < 0.995 || probability === 1) return `${Math.round(100 * probability)} %`;
+  return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
+}
+
+/** A whole number with its noun: `1 token`, `1,024 tokens`. */
+export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+/** The beginning of a text on one line. */
+export function excerpt(text, length) {
+  const line = text.replace(/\s+/g, " ");
+  return line.length > length ? `${line.slice(0, length).trimEnd()}…` : line;
+}
+
+/**
+ * A function that runs `action` once nobody has called it for `wait` milliseconds. Its `now` runs what waits, at once;
+ * its `cancel` forgets it.
+ */
+export function debounced(action, wait) {
+  let timer = null;
+  const later = () => {
+    clearTimeout(timer);
+    timer = setTimeout(later.now, wait);
+  };
+  later.cancel = () => {
+    clearTimeout(timer);
+    timer = null;
+  };
+  later.now = () => {
+    if (timer === null) return;
+    later.cancel();
+    action();
+  };
+  return later;
+}

@@ -1,0 +1,96 @@
+/** The model chooser. */
+
+import { answer, lastAnswer } from "./answers.js";
+import { byId, counted, element } from "./dom.js";
+
+const QUIET = 400; // milliseconds until it is said that this runs
+
+/** Fires `change` when another model answers from now on. */
+export class Models extends EventTarget {
+  /** @param {object} parts `editor` and `work`, as for `Suggestions` */
+  constructor(parts) {
+    super();
+    Object.assign(this, parts);
+    this.about = null; // what the server says of its model
+    this.select = byId("model");
+    this.select.addEventListener("change", () => this.#load(this.select.value));
+    this.select.addEventListener("focus", () => this.#list());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#ask()); // of what another tab did
+  }
+
+  get name() {
+    return this.about?.model;
+  }
+
+  /** Asks which model there is, and which others. */
+  async start() {
+    await this.#ask();
+    if (this.name) await this.#list();
+  }
+
+  async #ask() {
+    const read = (signal) => lastAnswer({ kind: "about" }, signal);
+    const about = await this.work.run("Asking for the model", read, QUIET).done;
+    if (about && about.model !== this.name) this.#show(about);
+  }
+
+  async #list() {
+    const models = [];
+    const read = async (signal) => {
+      for await (const model of answer({ kind: "models" }, signal)) models.push(model);
+      return models;
+    };
+    if (await this.work.run("Listing the models", read, QUIET).done) this.#fill(models);
+  }
+
+  #fill(models) {
+    const options = models.map(({ name, n_bytes, is_here }) => {
+      const how = is_here ? "" : ` · numpy-gpt2 download ${name}`;
+      return element("option", { value: name, disabled: !is_here }, `${name} · ${inBytes(n_bytes)}${how}`);
+    });
+    this.select.replaceChildren(...options);
+    this.select.value = this.name;
+  }
+
+  async #load(model) {
+    const old = this.name;
+    const request = { kind: "load", model, text: this.editor.text };
+    const loaded = await this.work.run(`Loading ${model}`, (...job) => load(request, ...job)).done;
+    if (!loaded) {
+      this.select.value = old;
+      return;
+    }
+    this.#show(loaded.about);
+    this.work.say(retokenized(old, this.name, loaded));
+  }
+
+  #show(about) {
+    this.about = about;
+    this.select.value = about.model; // if it is listed already
+    const size = `${inMillions(about.n_parameters)} parameters`;
+    byId("model-about").textContent = `${size}, sees ${counted(about.n_ctx, "token")}`;
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+async function load(request, signal, report) {
+  let last;
+  for await (const line of answer(request, signal)) {
+    if ("progress" in line) report(line.progress, line.what);
+    else last = line;
+  }
+  return last;
+}
+
+function retokenized(old, name, { n_tokens_before, n_tokens }) {
+  if (!n_tokens) return `${name} writes from here on.`;
+  const before = n_tokens_before.toLocaleString("en");
+  return `${name} reads the text as ${counted(n_tokens, "token")}; with ${old} there were ${before}.`;
+}
+
+const inMillions = (n) => (n < 1e6 ? n.toLocaleString("en") : `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)} million`);
+
+function inBytes(n) {
+  if (n === null) return "size unknown";
+  return n < 1e9 ? `${Math.round(n / 1e6)} MB` : `${(n / 1e9).toFixed(1)} GB`;
+}

@@ -1,0 +1,69 @@
+/** The picture of the next token's distribution: what stays in the draw, and in grey what was ruled out. */
+
+import { lastAnswer } from "./answers.js";
+import { byId, counted, debounced, element, percent, shown } from "./dom.js";
+
+const WAIT = 250; // milliseconds after the last change
+const QUIET = 400; // milliseconds until it is said that this runs
+const N = 10; // tokens that are shown
+
+export class Picture {
+  #job = null;
+
+  /** @param {object} parts `editor`, `work`, `settings` and `models`, as for `Suggestions` */
+  constructor(parts) {
+    Object.assign(this, parts);
+    this.refresh = debounced(() => this.#read(), WAIT);
+    this.section = byId("picture-section");
+    this.section.addEventListener("toggle", () => this.refresh());
+    this.settings.addEventListener("change", () => this.refresh());
+    this.editor.addEventListener("change", () => this.refresh());
+    this.editor.addEventListener("caret", () => this.refresh());
+  }
+
+  /** Stops reading. */
+  stop() {
+    this.refresh.cancel();
+    this.#job?.stop();
+  }
+
+  async #read() {
+    this.#job?.stop();
+    if (!this.section.open || !this.models.name) return;
+    const { options, max_new_tokens } = this.settings.request(0);
+    const request = { kind: "distribution", text: this.editor.before, options, max_new_tokens, n: N };
+    const key = JSON.stringify(request) + this.models.name;
+    if (key === this.shownKey) return;
+    this.#job = this.work.run("Looking at the next token", (signal) => lastAnswer(request, signal), QUIET);
+    const distribution = await this.#job.done;
+    if (!distribution) return;
+    this.shownKey = key;
+    this.#show(distribution);
+  }
+
+  #show({ tokens, n_kept, others, half_word }) {
+    byId("picture-summary").textContent = summary(n_kept, this.models.about.n_vocab, half_word);
+    const most = Math.max(...tokens.map((token) => Math.max(token.probability, token.drawn)));
+    const rows = tokens.map((token) => bar([...shown(token.text)], token, most));
+    if (others.probability) rows.push(bar(["all others"], others, most));
+    byId("picture").tBodies[0].replaceChildren(...rows);
+  }
+}
+
+function summary(n_kept, n_vocab, half_word) {
+  const which = half_word ? `, of those that can stand for “${half_word.trim() || "␣"}” at the end` : "";
+  if (n_kept === n_vocab) return "All tokens stay in the draw.";
+  const stay = n_kept === 1 ? "stays" : "stay";
+  return `${n_kept.toLocaleString("en")} of ${counted(n_vocab, "token")} ${stay} in the draw${which}.`;
+}
+
+function bar(name, { probability, drawn }, most) {
+  const isOut = drawn === 0;
+  const strip = element("span", { className: "strip" });
+  strip.style.setProperty("--share", Math.min(1, (isOut ? probability : drawn) / most));
+  return element("tr", { className: isOut ? "is-out" : "" },
+    element("th", { scope: "row", className: "token-text" }, ...name),
+    element("td", { className: "number" }, percent(probability)),
+    element("td", { className: "number" }, isOut ? "out" : percent(drawn)),
+    element("td", { className: "strip-cell", "aria-hidden": "true" }, strip));
+}

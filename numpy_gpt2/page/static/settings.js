@@ -1,0 +1,113 @@
+/** The settings: a labelled control for each, with its default. They are kept in the browser. */
+
+import { byId, element } from "./dom.js";
+import { recall, remember } from "./store.js";
+
+const OWN = [
+  { name: "n", label: "Suggestions", default: 3, low: 1, high: 16, whole: true, help: "how many at a time" },
+  { name: "max_new_tokens", label: "Length", default: 12, low: 1, high: 1024, whole: true, help: "tokens at most" },
+];
+const SEED_HELP = "empty for a new one each time; the same seed gives the same suggestions";
+const STOP_HELP = "one a line, \\n for a line end; a suggestion ends before the first of them";
+
+/** Fires `change` when a setting has changed. */
+export class Settings extends EventTarget {
+  #inputs = new Map(); // by name
+  #options = []; // of the sampling, as the server described them
+
+  constructor() {
+    super();
+    this.form = byId("settings");
+    this.form.addEventListener("submit", (event) => event.preventDefault());
+    this.form.addEventListener("input", () => this.#changed());
+  }
+
+  /** Makes the controls. */
+  show(options) {
+    if (this.#options.length) return;
+    this.#options = options;
+    const kept = recall("settings") ?? {};
+    const numbers = [...OWN, ...options].map((option) => this.#number(option, kept[option.name]));
+    const reset = element("button", { type: "button", onclick: () => this.#reset() }, "All defaults");
+    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), reset);
+  }
+
+  /**
+   * What to ask for.
+   * @param {number} batch how many times the same place was asked about before; with a seed, each time with the next
+   */
+  request(batch) {
+    const seed = this.#inputs.get("seed").value.trim();
+    const [n, max_new_tokens] = OWN.map((option) => this.#value(option));
+    const options = Object.fromEntries(this.#options.map((option) => [option.name, this.#value(option)]));
+    const stop = this.#inputs.get("stop").value.split("\n").filter(Boolean).map(unescaped);
+    return { n, max_new_tokens, seed: seed ? seedNumber(seed) + batch : null, stop, options };
+  }
+
+  /** Shows the seed that was used last. */
+  showSeed(seed) {
+    const used = element("span", {}, `last: ${seed} `);
+    const keep = element("button", { type: "button", className: "small", onclick: () => this.#keepSeed(seed) }, "Keep");
+    byId("seed-used").replaceChildren(used, keep);
+  }
+
+  #keepSeed(seed) {
+    this.#inputs.get("seed").value = seed;
+    this.#changed();
+  }
+
+  #number(option, kept) {
+    const input = element("input", { type: "number", id: `set-${option.name}`, step: option.whole ? 1 : 0.05 });
+    if (Number.isInteger(option.low)) input.min = option.low;
+    if (option.high !== null) input.max = option.high;
+    input.value = kept || option.default;
+    const help = `${option.help} (default ${option.default})`;
+    return this.#labelled(option.name, option.label ?? words(option.name), input, help);
+  }
+
+  #seed(kept = "") {
+    const properties = { type: "text", id: "set-seed", inputMode: "numeric", autocomplete: "off", value: kept };
+    const input = element("input", properties);
+    const row = this.#labelled("seed", "Seed", input, SEED_HELP);
+    row.append(element("p", { id: "seed-used", className: "faint seed-used" }));
+    return row;
+  }
+
+  #stop(kept = "") {
+    const input = element("textarea", { id: "set-stop", rows: 2, value: kept, spellcheck: false });
+    return this.#labelled("stop", "Stop strings", input, STOP_HELP);
+  }
+
+  /** A control with its label; its help is shown while one is in it, and read out by screen readers. */
+  #labelled(name, label, input, help) {
+    this.#inputs.set(name, input);
+    input.title = help;
+    input.setAttribute("aria-describedby", `help-${name}`);
+    return element("div", { className: "setting" },
+      element("label", { htmlFor: input.id }, label), input,
+      element("p", { id: `help-${name}`, className: "faint help" }, help));
+  }
+
+  #value(option) {
+    const value = this.#inputs.get(option.name).valueAsNumber;
+    return Number.isNaN(value) ? option.default : value;
+  }
+
+  #reset() {
+    for (const option of [...OWN, ...this.#options]) this.#inputs.get(option.name).value = option.default;
+    for (const name of ["seed", "stop"]) this.#inputs.get(name).value = "";
+    this.#changed();
+  }
+
+  #changed() {
+    remember("settings", Object.fromEntries([...this.#inputs].map(([name, input]) => [name, input.value])));
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+const words = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
+
+const unescaped = (line) => line.replace(/\\(n|t|\\)/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter]);
+
+/** What is not a number stays as it is, for the server to refuse with a sentence. */
+const seedNumber = (seed) => (/^\d+$/.test(seed) ? Number(seed) : seed);

@@ -1,0 +1,128 @@
+/**
+ * The texts in this browser: one entry of localStorage each with the whole tree, and a short summary beside it.
+ *
+ * One tab writes a text at a time: it holds a lock on it. Where the browser has no locks (an address that is not
+ * secure), the stamp in the summary shows that another tab has written in between, and the text goes on as a copy.
+ */
+
+import { Tree } from "./tree.js";
+import { excerpt } from "./dom.js";
+
+const TEXT = "numpy-gpt2/text/";
+const SUMMARY = "numpy-gpt2/summary/";
+const FORMAT = "numpy_gpt2 text";
+
+/** The browser does not keep the text, as a sentence to show. */
+export class StoreError extends Error {}
+
+/** A text with its versions. */
+export class Text {
+  constructor(tree = new Tree(), id = newId()) {
+    this.tree = tree;
+    this.id = id;
+    this.stamp = null; // of the summary that this tab wrote or read last
+  }
+
+  get title() {
+    return excerpt(this.tree.text().trim(), 48) || "Empty text";
+  }
+
+  toJSON() {
+    return { format: FORMAT, version: 1, title: this.title, ...this.tree.toJSON() };
+  }
+}
+
+/**
+ * Reads an exported text.
+ * @param {string} json
+ * @throws {Error} it is something else, with a sentence that says what
+ */
+export function parseText(json) {
+  let data;
+  try {
+    data = JSON.parse(json);
+  } catch {
+    throw new Error("it is not JSON");
+  }
+  if (data?.format !== FORMAT || data.version !== 1) throw new Error("it is not a text that this page exported");
+  return new Text(Tree.from(data));
+}
+
+/** What is kept: id, title and time of each text, newest first. */
+export function summaries() {
+  return attempt(() => Object.keys(localStorage), [])
+    .filter((key) => key.startsWith(SUMMARY))
+    .map((key) => ({ id: key.slice(SUMMARY.length), ...JSON.parse(localStorage.getItem(key)) }))
+    .sort((a, b) => (a.time < b.time ? 1 : -1));
+}
+
+/** Reads a text that is kept, or null. */
+export function load(id) {
+  const json = attempt(() => localStorage.getItem(TEXT + id), null);
+  if (json === null) return null;
+  const text = new Text(parseText(json).tree, id);
+  text.stamp = stampOf(id);
+  return text;
+}
+
+/**
+ * Keeps a text.
+ * @returns {boolean} whether another tab had written it in between, so that it was kept as a copy with a new id
+ * @throws {StoreError} the browser has no room for it, or does not allow it
+ */
+export function save(text) {
+  try {
+    const isCopy = text.stamp !== null && stampOf(text.id) !== text.stamp;
+    if (isCopy) text.id = newId();
+    text.stamp = newId();
+    localStorage.setItem(TEXT + text.id, JSON.stringify(text));
+    const summary = { title: text.title, time: new Date().toISOString(), stamp: text.stamp };
+    localStorage.setItem(SUMMARY + text.id, JSON.stringify(summary));
+    return isCopy;
+  } catch (error) {
+    const isFull = error?.name === "QuotaExceededError";
+    const why = isFull ? "has no room left for" : "does not let the page keep";
+    throw new StoreError(`This browser ${why} the text: export it before you close the page.`);
+  }
+}
+
+/** Deletes a text with all its versions. */
+export function remove(id) {
+  localStorage.removeItem(TEXT + id);
+  localStorage.removeItem(SUMMARY + id);
+}
+
+/**
+ * Takes the lock on a text for this tab.
+ * @param {number} patience how long to wait for another tab, in milliseconds
+ * @returns {Promise<(() => void)|null>} gives the lock back; null if another tab keeps it
+ */
+export function hold(id, patience) {
+  if (!navigator.locks) return Promise.resolve(() => {});
+  return new Promise((resolve) => {
+    const held = () => new Promise((release) => resolve(release));
+    navigator.locks.request(TEXT + id, { signal: AbortSignal.timeout(patience) }, held).catch(() => resolve(null));
+  });
+}
+
+/** A small value, such as a setting; null where there is none or the browser does not allow it. */
+export const recall = (name, storage = "localStorage") =>
+  attempt(() => JSON.parse(window[storage].getItem(`numpy-gpt2/${name}`)), null);
+
+/** Keeps a small value, where the browser allows it. */
+export const remember = (name, value, storage = "localStorage") =>
+  attempt(() => window[storage].setItem(`numpy-gpt2/${name}`, JSON.stringify(value)));
+
+function stampOf(id) {
+  return JSON.parse(localStorage.getItem(SUMMARY + id))?.stamp ?? null;
+}
+
+function attempt(action, otherwise) {
+  try {
+    return action();
+  } catch {
+    return otherwise;
+  }
+}
+
+const newId = () => Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");

@@ -1,0 +1,58 @@
+"""The lock that is fair."""
+
+from __future__ import annotations
+
+import threading
+
+from numpy_gpt2.page.turns import Turns
+
+
+def test_whoever_waits_longest_is_next() -> None:
+    """Also before the one who has just had a turn."""
+    turns, order = Turns(), list[str]()
+
+    def take(name: str) -> None:
+        with turns:
+            order.append(name)
+
+    threads = [threading.Thread(target=take, args=[name]) for name in ("first", "second", "third")]
+    with turns:
+        for n_waiting, thread in enumerate(threads, start=1):
+            thread.start()
+            while thread.is_alive() and len(turns._queue) <= n_waiting:  # the holder is in the queue as well
+                threading.Event().wait(0)
+        assert order == []
+    take("the holder again")
+    for thread in threads:
+        thread.join()
+    assert order == ["first", "second", "third", "the holder again"]
+
+
+def test_one_at_a_time() -> None:
+    turns, inside, most = Turns(), 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with turns:
+                inside += 1
+                most = max(most, inside)
+                threading.Event().wait(0)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (inside, most) == (0, 1)
+
+
+def test_an_error_ends_a_turn() -> None:
+    turns = Turns()
+    for _ in range(2):
+        try:
+            with turns:
+                raise ZeroDivisionError
+        except ZeroDivisionError:
+            pass
