@@ -934,7 +934,7 @@ def test_help_says_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         "texts in a step (default: 8)",
         "(default: 0.0003; for a new model, 0.001)",
         "(default: 0.0; for a new model, 0.1)",
-        "blocks (default: 6)",
+        "blocks (default: 4)",
         "evaluate after N steps (default: 200)",
     ):
         assert part in words
