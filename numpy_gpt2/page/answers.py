@@ -7,6 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from .. import generation, gpt2, sampling
@@ -21,6 +22,7 @@ from ..params import count_params
 from ..tokenizer import Tokenizer
 from . import reading
 from .fields import check_request
+from .looking import Looking
 from .reading import Line
 from .turns import Turns
 
@@ -54,6 +56,7 @@ class Answers:
     ) -> None:
         vocabulary(model)
         self.model = model
+        self._looking = Looking(model, partial(self._in_turns, model=model))
         self._first = model.name
         self._models_dir, self._load, self._clock = models_dir, load, clock
         self._turns = Turns()
@@ -70,7 +73,7 @@ class Answers:
         """
         try:
             kind, given = check_request(request)
-            yield from getattr(self, kind)(**given)
+            yield from getattr(self if hasattr(self, kind) else self._looking, kind)(**given)
         except (ValueError, OSError, ImportError, MemoryError) as error:
             yield {"error": str(error) or "there is not enough memory"}
 
@@ -102,7 +105,7 @@ class Answers:
         loaded = self.model if model == self.model.name else self._load(model)
         n_tokens = len(vocabulary(loaded).encode(text))
         yield {"progress": 1, "what": f"{model} is loaded"}  # whoever has gone by now does not change the model
-        self.model = loaded
+        self.model, self._looking = loaded, Looking(loaded, partial(self._in_turns, model=loaded))
         yield {"about": about(loaded), "n_tokens_before": n_before, "n_tokens": n_tokens}
 
     def tokens(self, text: str, n_alternatives: int) -> Iterator[Line]:
