@@ -156,7 +156,7 @@ class Looking:
         yield explanation_line(found, n_terms)
 
     def heads(self, text: str, changes: Sequence[Edit], size: int) -> Iterator[Line]:
-        """A line for each layer: of each of its `heads`, a small picture, and where the head looks (`tables.habits`)."""
+        """A line for each layer: of each of its `heads`, a small picture, and its `habits` as `tables` finds them."""
         shown = Digest("h*/attn/weights", functools.partial(small_pictures, size=size))
         self._step(self._pass, self._ids(text), changes, observed_by(shown))
         for name, heads in shown.found.items():
