@@ -24,7 +24,7 @@ from numpy_gpt2.inside import experiments, put, scale, tables, zero
 from numpy_gpt2.inside.explanation import explain
 from numpy_gpt2.page import looking
 from numpy_gpt2.page.answers import Answers
-from numpy_gpt2.page.matrices import picture, thinned
+from numpy_gpt2.page.arrays import picture, thinned
 
 WOMAN, MAN = "The old woman was so angry that", "The old man was so angry that"
 
@@ -475,6 +475,15 @@ class TestExperiment:
         after = sorted(line["tokens"], key=lambda token: -token["after"])[:10]
         assert [eval(text) for text, _ in found] == [token["text"] for token in after]
         assert [float(number) for _, number in found] == pytest.approx([token["after"] for token in after], abs=1e-4)
+
+    def test_its_python_reads_what_fits_into_the_context(self, answers: Answers) -> None:
+        text = "The king said no. " * 80
+        first, line, *_ = ask(answers, "experiment", text, position=250, changes=[])
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(first["python"], {})
+        likeliest = max(line["tokens"], key=lambda token: token["after"])
+        assert printed.getvalue().splitlines()[0] == f"{likeliest['text']!r} {round(likeliest['after'], 4)}"
 
     def test_its_python_runs_as_a_program(self, answers: Answers, tmp_path: Path) -> None:
         (program, *_) = ask(answers, "experiment", position=6, changes=[])
