@@ -40,7 +40,7 @@ export class Large {
     this.scale = new Matrix({ label: "The colours, from the smallest value to the largest" });
     this.ends = [element("span", { className: "number" }), element("span", { className: "number" })];
     const zoom = (label, factor) => element("button", {
-      type: "button", className: "small", ariaLabel: label, onclick: () => this.#enlarge(factor),
+      type: "button", className: "small", "aria-label": label, onclick: () => this.#enlarge(factor),
     }, factor > 1 ? "+" : "−");
     const tools = element("div", { className: "large-tools" },
       this.ends[0], this.scale.element, this.ends[1], zoom("Smaller cells", 1 / ZOOM), zoom("Larger cells", ZOOM));
@@ -105,29 +105,30 @@ export class Large {
       ? ` Derived: a cell stands for ${step.join(" × ")} numbers, and has the one farthest from 0.` : "";
     this.about.textContent = `[${shape.join(", ")}] ${axes}${head}.${thinned}`;
     this.matrix.label = `${name}: the arrows move from number to number, Enter explains one`;
+    this.matrix.draw(picture, this.#size);
     this.scale.draw({ rows: 1, columns: 255, bytes: EVERY_BYTE, is_signed }, { width: 0.4, height: 10 });
     [low, high].forEach((end, i) => (this.ends[i].textContent = number(end)));
-    this.#size();
   }
 
-  #size() {
+  /** The size of the cells, and the labels. */
+  get #size() {
     const { rows, columns, row_labels, column_labels } = this.#picture;
     const fit = (room, n) => Math.max(SMALLEST, Math.min(LARGEST, Math.floor(room / n)));
     let [width, height] = [fit(ROOM.width, columns), fit(ROOM.height, rows)];
     if (column_labels) width = height = Math.min(width, height);
     const labels = (kind) => (kind === "tokens" ? this.pass.tokens.map(({ text }) => text) : []);
-    this.matrix.draw(this.#picture, {
+    return {
       width: width * this.#zoom,
       height: height * this.#zoom,
       rowLabels: labels(row_labels),
       columnLabels: labels(column_labels),
-    });
+    };
   }
 
   #enlarge(factor) {
     if (!this.#picture) return;
     this.#zoom = Math.max(ZOOM ** -2, Math.min(ZOOM ** 6, this.#zoom * factor));
-    this.#size();
+    this.matrix.resize(this.#size);
     this.#mark();
   }
 

@@ -15,6 +15,7 @@ export class Lines {
   #asked = null; // which statements were asked for
   #job = null;
   #smallJob = null;
+  #drawn = null; // which small pictures are drawn, or are going to be
   #functions = new Map(); // by file and name
   #arrays = []; // of the pass: before the blocks, in one of them, and after them
   #small = new Map(); // small pictures, by what was asked
@@ -106,6 +107,9 @@ export class Lines {
   /** Draws the small pictures of a call, one after another. */
   async #drawSmall(call) {
     const { text, changes, head } = this.state;
+    const key = JSON.stringify([this.#asked, head, call]);
+    if (key === this.#drawn) return;
+    this.#drawn = key;
     this.#smallJob?.stop();
     const read = async (signal) => {
       for (const { name, n_heads } of call) {

@@ -23,8 +23,8 @@ export class Matrix {
   #cursor = element("div", { className: "matrix-cursor", hidden: true });
   #chosen = element("div", { className: "matrix-chosen", hidden: true });
   #row = element("div", { className: "matrix-row", hidden: true });
-  #rowLabels = element("div", { className: "matrix-row-labels", ariaHidden: "true" });
-  #columnLabels = element("div", { className: "matrix-column-labels", ariaHidden: "true" });
+  #rowLabels = element("div", { className: "matrix-row-labels", "aria-hidden": "true" });
+  #columnLabels = element("div", { className: "matrix-column-labels", "aria-hidden": "true" });
 
   /**
    * @param {object} options
@@ -56,13 +56,26 @@ export class Matrix {
    * @param {string[]} [size.rowLabels] shown where the cells are large enough
    * @param {string[]} [size.columnLabels]
    */
-  draw(picture, { width, height = width, rowLabels = [], columnLabels = [] }) {
+  draw(picture, size) {
     this.#picture = picture;
     this.#bytes = decoded(picture.bytes);
-    this.#resize(width, height, rowLabels, columnLabels);
-    this.#cursor.hidden = true;
     this.#at = [Math.min(this.#at[0], picture.rows - 1), Math.min(this.#at[1], picture.columns - 1)];
     this.#paint();
+    this.resize(size);
+  }
+
+  /** Shows the same picture in another size, as for `draw`; the marks are to be set again. */
+  resize({ width, height = width, rowLabels = [], columnLabels = [] }) {
+    const { rows, columns } = this.#picture;
+    this.cell = { width, height };
+    this.canvas.style.width = `${columns * width}px`;
+    this.canvas.style.height = `${rows * height}px`;
+    this.element.style.setProperty("--cell-width", `${width}px`);
+    this.element.style.setProperty("--cell-height", `${height}px`);
+    const labels = (texts) => texts.map((text) => element("span", {}, ...shown(text)));
+    this.#rowLabels.replaceChildren(...(height < LEGIBLE ? [] : labels(rowLabels)));
+    this.#columnLabels.replaceChildren(...(width < LEGIBLE ? [] : labels(columnLabels)));
+    this.#cursor.hidden = true;
   }
 
   /** Frames a cell as the chosen one, or none. */
@@ -77,18 +90,6 @@ export class Matrix {
     if (row === undefined) return;
     this.#row.style.top = `${row * this.cell.height}px`;
     this.#row.style.height = `${this.cell.height}px`;
-  }
-
-  #resize(width, height, rowLabels, columnLabels) {
-    const { rows, columns } = this.#picture;
-    this.cell = { width, height };
-    this.canvas.style.width = `${columns * width}px`;
-    this.canvas.style.height = `${rows * height}px`;
-    this.element.style.setProperty("--cell-width", `${width}px`);
-    this.element.style.setProperty("--cell-height", `${height}px`);
-    const labels = (texts) => texts.map((text) => element("span", {}, ...shown(text)));
-    this.#rowLabels.replaceChildren(...(height < LEGIBLE ? [] : labels(rowLabels)));
-    this.#columnLabels.replaceChildren(...(width < LEGIBLE ? [] : labels(columnLabels)));
   }
 
   #paint() {
