@@ -63,19 +63,21 @@ def patched(edits: Sequence[Edit], value_of: Callable[[str, str], Array]) -> Ite
         patcher.check_used()
 
 
-def python(edits: Sequence[Edit], model: str, text: str, n_tokens: int | None) -> str:
+def python(edits: Sequence[Edit], model: str, text: str, n_unseen: int, n_after: int) -> str:
     """A program that makes the changes and prints what is likeliest to come next.
 
     Args:
         edits: the changes.
         model: the name of the model.
-        text: what is read.
-        n_tokens: how many tokens of it; None for all.
+        text: what is read, without
+        n_unseen: so many tokens of its beginning, and
+        n_after: so many of its end.
     """
     used = sorted({"tables", *(edit.how for edit in edits)})
     lines = ["import numpy_gpt2", f"from numpy_gpt2.inside import {', '.join(used)}", ""]
     lines += [f"model = numpy_gpt2.load({model!r})", f"ids = model.tokenizer.encode({text!r})"]
-    lines += [f"ids = ids[:{n_tokens}]  # up to the chosen token"] if n_tokens is not None else []
+    if n_unseen or n_after:
+        lines.append(f"ids = ids[{n_unseen or ''}:{-n_after or ''}]")
     patches = []
     for i, edit in enumerate(edits):
         if edit.how == "put":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -27,30 +27,16 @@ from ..params import Array
 from ..tokenizer import Tokenizer
 from . import changes as edits
 from . import reading
+from .arrays import Head, axes, of_head, picture, relative_distance, statistics
 from .changes import Edit
-from .matrices import picture
 from .reading import Line
 
 T = TypeVar("T")
-Head: TypeAlias = int | Literal["mean", "max"] | None
 
 N_KEPT = 3  # recordings, so that going from one array of a block to another one needs no new pass
 BYTES_AT_ONCE = 2**28  # of recorded arrays, where all arrays of two passes are compared
 
 OUTSIDE = ["x", "ln_f", "ln_f/*", "logits"]  # arrays outside of the blocks
-STREAM = "[n_batch, n_seq, n_embd]"
-AXES = {  # of what has other axes than the residual stream
-    "positions": "[n_seq]",
-    "centred": STREAM,
-    "variance": "[n_batch, n_seq, 1]",
-    "attn/c_attn": "[n_batch, n_seq, 3 * n_embd]",
-    "attn/qkv": "[n_batch, 3 * n_head, n_seq, d_head]",
-    **dict.fromkeys(["attn/q", "attn/k", "attn/v", "attn/a"], "[n_batch, n_head, n_seq, d_head]"),
-    "attn/mask": "[n_seq, n_key]",
-    **dict.fromkeys(["attn/scores", "attn/e", "attn/weights"], "[n_batch, n_head, n_seq, n_key]"),
-    **dict.fromkeys(["mlp/c_fc", "mlp/hidden"], "[n_batch, n_seq, 4 * n_embd]"),
-    "logits": "[n_batch, n_seq, n_vocab]",
-}
 
 
 class Looking:
@@ -118,7 +104,7 @@ class Looking:
             }
 
     def array(self, text: str, name: str, head: Head, changes: Sequence[Edit], n_most: int) -> Iterator[Line]:
-        """A line with a picture of an array, as `matrices.picture` makes it. Rows are positions, if it has any.
+        """A line with a picture of an array, as `arrays.picture` makes it. Rows are positions, if it has any.
 
         Args:
             head: one head of an array that has an axis of heads, or their `"mean"` or `"max"`.
@@ -220,10 +206,9 @@ class Looking:
         """
         ids = self._ids(text)
         self._up_to(ids, position)
-        is_last = position == len(ids) - 1
-        is_whole = len(ids) == len(self._tokenizer.encode(text))
-        shown = text if is_whole else self._tokenizer.decode(ids)
-        yield {"python": edits.python(changes, self._model.name, shown, None if is_last else position + 1)}
+        n_unseen = len(self._tokenizer.encode(text)) - len(ids)
+        n_after = len(ids) - 1 - position
+        yield {"python": edits.python(changes, self._model.name, text, n_unseen, n_after)}
         before, after = (self._step(self._prediction, ids, position, made) for made in ([], changes))
         listed = sorted({*reading.likeliest(before, n), *reading.likeliest(after, n)}, key=lambda token: -before[token])
         yield {
@@ -442,48 +427,6 @@ def variable(step: Step) -> str:
     return last if last in variables else variables[0] if len(variables) == 1 else ""
 
 
-def axes(name: str, shape: Sequence[int]) -> str:
-    """The axes of an array, as `layers.py` writes them; empty if it has others, in a model that somebody has changed.
-
-    >>> axes("h3/attn/weights", (1, 4, 5, 5)), axes("h3", (1, 5, 256))
-    ('[n_batch, n_head, n_seq, n_key]', '[n_batch, n_seq, n_embd]')
-    """
-    inside = re.sub(r"^h\d+/", "", name)
-    found = AXES.get(inside) or AXES.get(inside.rpartition("/")[2]) or STREAM
-    return found if found.count(",") + 1 == len(shape) else ""
-
-
-def of_head(name: str, array: Array, head: Head) -> Array:
-    """The rows and columns of an array of one text: those of a head, or the mean or the maximum of all heads.
-
-    Shapes: `[n]`, `[rows, columns]`, `[1, rows, columns]` or `[1, n_head, rows, columns]` to `[rows, columns]`.
-
-    Raises:
-        ValueError: there is no such head, or the array has none.
-    """
-    if array.ndim < 4:
-        if head is not None:
-            raise ValueError(f"{name} has no axis of heads")
-        return array.reshape(-1, array.shape[-1])
-    if head == "mean":
-        return np.asarray(array[0].mean(axis=0))
-    if head == "max":
-        return np.asarray(array[0].max(axis=0))
-    n_head = array.shape[1]
-    if head is None:
-        raise ValueError(f"{name} has {n_head} heads: choose one")
-    return np.asarray(array[0][checks.check_whole_number("head", head, at_most=n_head - 1)])
-
-
-def statistics(array: Array) -> Line:
-    """The least, the greatest and the mean of the finite numbers of an array, and how many others there are."""
-    finite = array[np.isfinite(array)].astype(np.float64)
-    if not finite.size:
-        return {"low": None, "high": None, "mean": None, "n_infinite": array.size}
-    low, high, mean = float(finite.min()), float(finite.max()), float(finite.mean())
-    return {"low": low, "high": high, "mean": mean, "n_infinite": array.size - finite.size}
-
-
 def small_pictures(weights: Array, size: int) -> list[Line]:
     """A small picture of the weights of each head, and where the head looks (`habits`); null for a single token.
 
@@ -493,17 +436,6 @@ def small_pictures(weights: Array, size: int) -> list[Line]:
     return [
         {**picture(each, size), "habits": tables.habits(each)._asdict() if has_habits else None} for each in weights[0]
     ]
-
-
-def relative_distance(before: Array, after: Array) -> float | None:
-    """The length of the difference of two arrays as a share of the length of the first; None if that is 0.
-
-    What is not finite in one of them, such as a masked score, does not count.
-    """
-    finite = np.isfinite(before) & np.isfinite(after)
-    a, b = (array[finite].astype(np.float64) for array in (before, after))
-    length = float(np.linalg.norm(a))
-    return float(np.linalg.norm(b - a)) / length if length else None
 
 
 def explanation_line(found: Explanation, n_terms: int) -> Line:
