@@ -1,6 +1,6 @@
 /** Direct logit attribution: what each part of the model adds to the logit of a token. */
 
-import { element, number, percent, shown } from "./dom.js";
+import { element, named, number, percent } from "./dom.js";
 import { Matrix } from "./matrix.js";
 import { signedPicture } from "./shades.js";
 import { DERIVED, signed, sum, unchanged } from "./terms.js";
@@ -28,8 +28,7 @@ export class Attribution {
     this.table = element("tbody", {});
     this.notice = element("div", {});
     const columns = ["Layer", "All heads", "Bias", "MLP"];
-    this.element = element("section", { className: "card", "aria-label": "Direct logit attribution" },
-      element("h2", {}, "What adds to the logit"), this.notice, this.about, this.total,
+    this.body = element("div", { className: "attribution-body", hidden: true }, this.notice, this.about, this.total,
       element("p", { className: "faint" }, DERIVED),
       element("div", { className: "attribution" },
         element("figure", {}, element("figcaption", { className: "faint" },
@@ -39,8 +38,8 @@ export class Attribution {
           element("caption", { className: "unseen" }, "What the parts of each layer add"),
           element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
           this.table))));
-    this.element.hidden = true;
-    root.append(this.element);
+    root.append(element("section", { className: "card", "aria-label": "Direct logit attribution" },
+      element("h2", {}, "What adds to the logit"), this.body));
   }
 
   /**
@@ -59,8 +58,7 @@ export class Attribution {
   #draw(found, tokens) {
     this.#shown = found;
     const { token, position, logit, probability, rank, terms, total } = found;
-    const word = (text) => element("span", { className: "token-text" }, ...shown(text));
-    this.about.replaceChildren("After ", word(tokens[position].text), ", the token ", word(token.text),
+    this.about.replaceChildren("After ", named(tokens[position].text), ", the token ", named(token.text),
       ` has the logit ${number(logit, 6)}: ${percent(probability)}, rank ${rank.toLocaleString("en")}.`);
     const parts = {
       "embedding of the token": terms.token_embedding, "embedding of the position": terms.position_embedding,

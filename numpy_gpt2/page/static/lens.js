@@ -4,6 +4,8 @@ import { element, percent, shown } from "./dom.js";
 
 const WIDTH = 86; // CSS pixels of a column
 const HEAD = 60; // CSS pixels of the names of the layers
+const HEIGHT = 42; // CSS pixels of a row
+const NAMES = 30; // CSS pixels of the row of the tokens
 const MARGIN = 3; // columns that are drawn beyond those that can be seen
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -28,8 +30,18 @@ export class Lens {
     new ResizeObserver(() => this.#draw()).observe(this.element);
     this.element.addEventListener("click", ({ target }) => this.#choose(target.closest("[role='gridcell']")));
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
-    this.element.addEventListener("focus", () => this.element.matches(":focus-visible") && this.#move(...this.#at));
+    this.element.addEventListener("focus", () => this.element.matches(":focus-visible") && this.#begin());
     this.element.addEventListener("blur", () => this.#point(null));
+  }
+
+  /** Keeps room for the predictions of a pass. */
+  reserve({ n_layer }) {
+    this.element.style.minHeight = `${NAMES + HEIGHT * (n_layer + 1)}px`;
+  }
+
+  clear() {
+    this.#layers = [];
+    this.rows.replaceChildren();
   }
 
   /**
@@ -116,6 +128,10 @@ export class Lens {
 
   #cellOf(r, i) {
     return this.rows.querySelector(`#lens-${r}-${i}`);
+  }
+
+  #begin() {
+    if (this.#layers.length) this.#move(...this.#at);
   }
 
   #move(r, i) {

@@ -1,12 +1,12 @@
 /** The part "attention" of the view "Look inside": who looks at whom. */
 
 import { Cell } from "./cell.js";
-import { debounced, element, percent, shown } from "./dom.js";
+import { debounced, element, named, percent } from "./dom.js";
 import { Heads } from "./heads.js";
 import { Matrix } from "./matrix.js";
 import { Question } from "./question.js";
 import { Shades } from "./shades.js";
-import { Words } from "./words.js";
+import { Words, largest } from "./words.js";
 
 const WAIT = 60; // milliseconds for which a word stays the same before its exact numbers are asked for
 const N_MOST = 1024; // rows and columns of a picture
@@ -16,7 +16,8 @@ const N_NAMED = 6; // words whose weight is said
 const ALL = { mean: "average of all heads of the layer", max: "maximum of all heads of the layer" };
 
 export class Attention {
-  #shades = null; // the picture that is shown
+  #shades = null; // of the picture that is shown
+  #which = null; // what was asked for it
   #free = null; // the one without the mask
   #revealed = null; // the token to which the words were scrolled
   #subject = null; // the word under the cursor; null: the locked token
@@ -54,7 +55,7 @@ export class Attention {
     this.#buildLarge(columns);
     this.heads = new Heads({ root: columns, address, work });
     this.cell = new Cell({ root: this.large, address, work });
-    this.large.hidden = this.words.element.hidden = true;
+    this.#clear();
   }
 
   #buildLarge(root) {
@@ -81,10 +82,17 @@ export class Attention {
 
   /** Shows the state of the address. */
   async show(state, pass) {
+    if (pass !== this.pass) this.#clear();
     Object.assign(this, { state, pass });
     this.words.show(pass.tokens);
     this.heads.show(state, pass);
     await this.#read();
+  }
+
+  /** Forgets the numbers of another text or model. */
+  #clear() {
+    for (const each of [this.words.element, this.readout, this.large]) each.hidden = true;
+    this.#shades = this.#revealed = this.#subject = null;
   }
 
   get #request() {
@@ -103,7 +111,7 @@ export class Attention {
     if (state !== this.state || request.head !== this.#request.head) return;
     for (const each of [this.words.element, this.readout, this.large]) each.hidden = !picture;
     if (!picture) return;
-    if (picture !== this.#shades?.picture) this.#draw(picture);
+    if (picture !== this.#shades?.picture) this.#draw(picture, request);
     const { cell, name } = state;
     const { step } = picture;
     this.matrix.markRow(Math.floor(state.token / step[0]));
@@ -114,8 +122,9 @@ export class Attention {
     this.#revealed = state.token;
   }
 
-  #draw(picture) {
+  #draw(picture, request) {
     this.#shades = new Shades(picture);
+    this.#which = request;
     this.#exact.row = null;
     this.pair.replaceChildren();
     const { layer, head } = this.state;
@@ -167,7 +176,7 @@ export class Attention {
 
   /** Whether the exact numbers can be asked for: those of a row of one head. */
   get #isExact() {
-    return !this.which.value && !this.turned.value;
+    return typeof this.#which.head === "number" && !this.turned.value;
   }
 
   #weights(subject) {
@@ -176,11 +185,10 @@ export class Attention {
 
   async #readRow() {
     const row = this.#subject ?? this.state.token;
-    const request = this.#request;
-    if (!this.#isExact || this.#exact.row === row) return;
-    const picture = this.#shades.picture;
-    const [found] = (await this.questions.row.ask({ kind: "row", ...request, row }, this.pass.model)) ?? [];
-    if (!found || picture !== this.#shades.picture) return;
+    const shades = this.#shades;
+    if (!shades || !this.#isExact || this.#exact.row === row) return;
+    const [found] = (await this.questions.row.ask({ kind: "row", ...this.#which, row }, this.pass.model)) ?? [];
+    if (!found || shades !== this.#shades) return;
     this.#exact = { row, values: found.values };
     this.#say();
   }
@@ -190,14 +198,14 @@ export class Attention {
     const subject = this.#subject ?? this.state.token;
     const isExact = this.#isExact && this.#exact.row === subject;
     const weights = isExact ? this.#exact.values : this.#weights(subject);
-    const largest = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).filter((i) => weights[i] > 0).slice(0, N_NAMED);
-    const named = largest.flatMap((i, k) => [k ? ", " : "", this.#word(i), ` ${isExact ? "" : "≈ "}${percent(weights[i])}`]);
+    const lookedAt = largest(weights, N_NAMED);
+    const list = lookedAt.flatMap((i, k) => [k ? ", " : "", this.#word(i), ` ${isExact ? "" : "≈ "}${percent(weights[i])}`]);
     const verb = this.turned.value ? " is looked at by " : " looks at ";
-    this.readout.replaceChildren(this.#word(subject), verb, ...(named.length ? named : ["nothing"]), ".");
+    this.readout.replaceChildren(this.#word(subject), verb, ...(list.length ? list : ["nothing"]), ".");
   }
 
   #word(i) {
-    return element("span", { className: "token-text" }, ...shown(this.pass.tokens[i].text));
+    return named(this.pass.tokens[i].text);
   }
 
   #hoverWord(index) {
@@ -214,7 +222,7 @@ export class Attention {
 
   #choose(row, column) {
     const { step } = this.#shades.picture;
-    const { name, head } = this.#request;
+    const { name, head } = this.#which;
     const [i, j] = [row * step[0], column * step[1]];
     this.address.go({ token: i, ...(typeof head === "number" ? { name, cell: [0, head, i, j] } : { cell: null }) });
   }

@@ -2,7 +2,7 @@
 
 import { answer } from "./answers.js";
 import { Attribution } from "./attribution.js";
-import { element, number, percent, shown } from "./dom.js";
+import { element, named, number, percent, shown } from "./dom.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
 import { bar } from "./terms.js";
@@ -24,33 +24,41 @@ export class Layers {
       attribution: new Question(work, "Reading what adds to the logit"),
     };
     this.lens = new Lens({ onChoose: (token, layer) => this.#lock(token, layer) });
-    this.lensCard = element("section", { className: "card", "aria-label": "Logit lens" },
+    root.append(element("section", { className: "card", "aria-label": "Logit lens" },
       element("h2", {}, "Logit lens"),
       element("p", { className: "faint" }, "What the next token would be if the model ended there: the last layer norm and the "
         + "output head, applied to the embeddings (x) and to what leaves each block (h0, h1, …). The darker, the more probable "
         + "(on dark paper, the brighter); ✓ marks the token that does follow in the text."),
-      this.lens.element);
+      this.lens.element));
     this.next = element("tbody", {});
     this.nextTitle = element("p", { className: "faint" });
-    this.nextCard = element("section", { className: "card", "aria-label": "The next token" }, element("h2", {}, "The next token"),
+    const next = element("section", { className: "card", "aria-label": "The next token" }, element("h2", {}, "The next token"),
       this.nextTitle, table("The likeliest next tokens", ["Token", "Probability"], this.next));
     this.norms = element("tbody", {});
-    this.normsCard = element("section", { className: "card", "aria-label": "The residual stream" },
+    const norms = element("section", { className: "card", "aria-label": "The residual stream" },
       element("h2", {}, "The residual stream"),
       element("p", { className: "faint" }, "The root mean square of the vector of the locked token, after the embeddings (x) and each block."),
       table("Norm by layer", ["After", "Norm"], this.norms));
-    this.columns = element("div", { className: "layers-columns" }, this.nextCard, this.normsCard);
-    root.append(this.lensCard, this.columns);
-    for (const card of [this.lensCard, this.nextCard, this.normsCard]) card.hidden = true;
-    this.attribution = new Attribution({ root: this.columns, onChoose: (layer, head) => address.go({ layer, head }) });
+    const columns = element("div", { className: "layers-columns" }, next, norms);
+    root.append(columns);
+    this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
   }
 
   /** Shows the state of the address. */
   show(state, pass) {
+    if (pass !== this.pass) this.#clear(pass);
     Object.assign(this, { state, pass });
     this.#showLens();
     this.#showNext();
     this.#showAttribution();
+  }
+
+  /** Forgets the numbers of another text or model. */
+  #clear(pass) {
+    this.lens.clear();
+    this.lens.reserve(pass);
+    this.attribution.body.hidden = true;
+    for (const each of [this.norms, this.next, this.nextTitle]) each.hidden = true;
   }
 
   #lock(token, layer) {
@@ -61,8 +69,11 @@ export class Layers {
     const { state, pass } = this;
     const layers = await this.questions.lens.ask({ kind: "lens", text: state.text, changes: state.changes }, pass.model);
     if (state !== this.state) return;
-    for (const card of [this.lensCard, this.normsCard]) card.hidden = !layers;
-    if (!layers) return;
+    this.norms.hidden = !layers;
+    if (!layers) {
+      this.lens.clear();
+      return;
+    }
     this.lens.show(layers, state, pass);
     const norms = layers.map((each) => each.norms[state.token]);
     const most = Math.max(...norms);
@@ -75,11 +86,11 @@ export class Layers {
     const request = { kind: "experiment", text, position: token, changes, n: N };
     const tokens = await this.questions.next.ask(request, pass.model, distribution);
     if (state !== this.state) return;
-    this.nextCard.hidden = !tokens;
+    for (const each of [this.next, this.nextTitle]) each.hidden = !tokens;
     if (!tokens) return;
     const likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
     const most = likeliest[0].after;
-    this.nextTitle.replaceChildren("After ", word(pass.tokens[token].text),
+    this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
       ", by the model alone. Choose one to see what adds to its logit.");
     this.next.replaceChildren(...likeliest.map((each) => row(this.#choice(each), percent(each.after), bar(each.after, most))));
     const following = pass.tokens[token + 1];
@@ -112,7 +123,7 @@ export class Layers {
     const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen };
     const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
     if (state !== this.state) return;
-    this.attribution.element.hidden = !found;
+    this.attribution.body.hidden = !found;
     if (!found) return;
     this.attribution.show(found, state, pass);
     this.#markChoice(found.token.id);
@@ -123,8 +134,6 @@ export class Layers {
 async function distribution(request, signal) {
   for await (const { tokens } of answer(request, signal)) if (tokens) return tokens;
 }
-
-const word = (text) => element("span", { className: "token-text" }, ...shown(text));
 
 function table(caption, columns, body) {
   return element("table", { className: "numbers bars" }, element("caption", { className: "unseen" }, caption),

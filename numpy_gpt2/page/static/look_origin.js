@@ -1,10 +1,10 @@
 /** The part "origin" of the view "Look inside": from a token down to the lines that it came from. */
 
 import { Cell } from "./cell.js";
-import { counted, element, number, percent, shown } from "./dom.js";
+import { counted, element, named, number, percent } from "./dom.js";
 import { Question } from "./question.js";
 import { DERIVED, bar, signed, sum, termsOf, unchanged } from "./terms.js";
-import { Words } from "./words.js";
+import { Words, largest } from "./words.js";
 
 const N_TERMS = 10; // largest ones that are shown
 const N_NAMED = 5; // words whose weight is said
@@ -54,6 +54,7 @@ export class Origin {
 
   /** Shows the state of the address. */
   async show(state, pass) {
+    if (pass !== this.pass) this.body.hidden = true; // its numbers are those of another text or model
     Object.assign(this, { state, pass });
     const { text, token } = state;
     this.none.hidden = token > 0;
@@ -113,18 +114,18 @@ export class Origin {
     const { values } = found;
     this.words.shade(values, position);
     this.words.reveal(position);
-    const largest = [...values.keys()].sort((a, b) => values[b] - values[a]).filter((i) => values[i] > 0).slice(0, N_NAMED);
+    const lookedAt = largest(values, N_NAMED);
     const link = (i, text) => element("a", {
       href: address.link({ part: "lines", layer, head, name, token: position, cell: [0, head, position, i] }),
       title: `${name}[0, ${head}, ${position}, ${i}]`,
     }, text);
     this.headAbout.replaceChildren(this.#word(position), " looked at ",
-      ...largest.flatMap((i, k) => [k ? ", " : "", this.#word(i), " ", link(i, percent(values[i]))]), ". ",
-      link(largest[0], "The line that computed these weights"), " · ",
+      ...lookedAt.flatMap((i, k) => [k ? ", " : "", this.#word(i), " ", link(i, percent(values[i]))]), ". ",
+      link(lookedAt[0], "The line that computed these weights"), " · ",
       element("a", { href: address.link({ part: "attention", layer, head, token: position, cell: null }) }, "This head, large"));
   }
 
   #word(i) {
-    return element("span", { className: "token-text" }, ...shown(this.pass.tokens[i].text));
+    return named(this.pass.tokens[i].text);
   }
 }

@@ -89,3 +89,7 @@ export class Words {
     event.preventDefault();
   }
 }
+
+/** The places of the n largest weights, the largest first; weights of 0 are none. */
+export const largest = (weights, n) =>
+  [...weights.keys()].sort((a, b) => weights[b] - weights[a]).filter((i) => weights[i] > 0).slice(0, n);
