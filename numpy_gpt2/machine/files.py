@@ -176,7 +176,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
-    except OSError:
+    except (OSError, AttributeError):  # Pyodide has no os.link
         shutil.copyfile(source, target)
 
 
