@@ -67,10 +67,17 @@ function written({ view, part, text, model, token, layer, head, name, cell, chan
     part, model, token, layer, head, name,
     cell: cell?.join(","),
     changes: changes.length ? JSON.stringify(changes) : "",
-    text: text?.slice(-LONGEST),
   };
   const given = Object.entries(fields).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return `#look?${new URLSearchParams(given)}`;
+  return `#look?${new URLSearchParams(given)}${text === null ? "" : `&${encoded(text)}`}`;
+}
+
+// Of the text that was written last: dozens of links have the same one, which may be long.
+let last = { text: null, field: "" };
+
+function encoded(text) {
+  if (text !== last.text) last = { text, field: String(new URLSearchParams({ text: text.slice(-LONGEST) })) };
+  return last.field;
 }
 
 /** The state that an address means. The view "Write" has no state, so that one can come back to `last`. */

@@ -3,6 +3,7 @@
 import { PARTS } from "./address.js";
 import { lastAnswer } from "./answers.js";
 import { byId, counted, element, shown } from "./dom.js";
+import { Guessing } from "./guess.js";
 import { Attention } from "./look_attention.js";
 import { Experiments } from "./look_experiments.js";
 import { Layers } from "./look_layers.js";
@@ -38,6 +39,7 @@ export class Look {
    */
   constructor(parts) {
     Object.assign(this, parts);
+    this.guessing = new Guessing();
     this.tokens = byId("look-tokens");
     this.field = byId("look-text");
     this.tabs = PARTS.map((part) => element("a", {}, KINDS[part].title));
@@ -52,6 +54,9 @@ export class Look {
     byId("look-form").addEventListener("submit", (event) => this.#newText(event));
     this.tokens.addEventListener("click", ({ target }) => this.#clicked(target.closest("[role='option']")));
     this.tokens.addEventListener("keydown", (event) => this.#onKey(event));
+    byId("look-guess").checked = this.guessing.isOn;
+    byId("look-guess").addEventListener("change", ({ target }) => (this.guessing.isOn = target.checked));
+    this.guessing.addEventListener("change", () => this.#showScore());
     for (const name of ["layer", "head"]) {
       const picker = byId(`look-${name}`);
       picker.addEventListener("change", () => this.address.go({ [name]: Number(picker.value), cell: null }));
@@ -92,7 +97,7 @@ export class Look {
   #take(pass) {
     this.#pass = pass;
     const options = pass.tokens.map(({ text }, i) => element("span", {
-      id: `look-token-${i}`, role: "option", className: "look-token", ariaSelected: "false", title: `token ${i}`,
+      id: `look-token-${i}`, role: "option", className: "look-token", "aria-selected": "false", title: `token ${i}`,
     }, ...shown(text)));
     this.tokens.replaceChildren(...options);
     fill(byId("look-layer"), pass.n_layer);
@@ -125,8 +130,8 @@ export class Look {
       const { title, Part } = KINDS[name];
       const root = element("section", { className: `part part-${name}`, "aria-label": title });
       byId("look-body").append(root);
-      const { address, work, models } = this;
-      this.#parts.set(name, Object.assign(new Part({ root, address, work, models }), { root }));
+      const { address, work, models, guessing } = this;
+      this.#parts.set(name, Object.assign(new Part({ root, address, work, models, guessing }), { root }));
     }
     return this.#parts.get(name);
   }
@@ -136,9 +141,16 @@ export class Look {
     const option = this.tokens.children[token];
     option.setAttribute("aria-selected", "true");
     this.tokens.setAttribute("aria-activedescendant", option.id);
-    if (document.activeElement === this.tokens) option.scrollIntoView({ block: "nearest" });
+    this.#scrollTo(option);
     const { text } = this.#pass.tokens[token];
     byId("look-locked").replaceChildren(`Token ${token}: `, element("span", { className: "token-text" }, ...shown(text)));
+  }
+
+  /** Scrolls the tokens, not the page. */
+  #scrollTo({ offsetTop, offsetHeight }) {
+    const { scrollTop, clientHeight } = this.tokens;
+    const isSeen = offsetTop >= scrollTop && offsetTop + offsetHeight <= scrollTop + clientHeight;
+    if (!isSeen) this.tokens.scrollTop = offsetTop - (clientHeight - offsetHeight) / 2;
   }
 
   #clicked(option) {
@@ -153,6 +165,11 @@ export class Look {
     this.address.go({ token: moved, cell: null }, { replace: true });
   }
 
+  #showScore() {
+    const { isOn, tries, score } = this.guessing;
+    byId("look-score").textContent = isOn && tries ? score : "";
+  }
+
   #newText(event) {
     event.preventDefault();
     this.address.go({ text: this.field.value, token: null, cell: null });
@@ -162,7 +179,7 @@ export class Look {
     const isOther = this.#model && this.#model !== this.models.name;
     this.#model = this.models.name;
     const { view, model } = this.address.state;
-    if (view === "look" && (isOther || !model)) this.address.go({ model: this.#model, cell: null }, { replace: true });
+    if (view === "look" && (isOther || !model)) this.address.go({ model: this.#model }, { replace: true });
     else this.#follow();
   }
 
