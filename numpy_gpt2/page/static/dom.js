@@ -36,6 +36,12 @@ export function percent(probability) {
   return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
 }
 
+/** A number of a pass with so many significant digits: `−0.1235`, `1.2e-7`; null stands for minus infinity. */
+export function number(value, digits = 4) {
+  if (value === null) return "−∞";
+  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+}
+
 /** A whole number with its noun: `1 token`, `1,024 tokens`. */
 export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 

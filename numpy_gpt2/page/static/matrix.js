@@ -1,0 +1,151 @@
+/** A matrix as a picture: one pixel of a canvas for each cell, enlarged by the browser without smoothing. */
+
+import { element } from "./dom.js";
+import { palette } from "./palette.js";
+
+const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+/** Paints all matrices of the page again, in the colours of another theme. */
+export function repaint() {
+  for (const canvas of document.querySelectorAll("canvas.matrix-cells")) canvas.dispatchEvent(new Event("repaint"));
+}
+
+/**
+ * A picture to look at or, with `onHover` or `onChoose`, to go through with the mouse or the arrow keys. Rows and columns
+ * are those of the picture, of which each may stand for several of the array (`step`).
+ */
+export class Matrix {
+  #picture = null;
+  #bytes = null;
+  #pointed = null; // where the mouse was in the last frame
+  #at = [0, 0]; // the cell that the keys have reached
+  #cursor = element("div", { className: "matrix-cursor", hidden: true });
+  #chosen = element("div", { className: "matrix-chosen", hidden: true });
+  #row = element("div", { className: "matrix-row", hidden: true });
+
+  /**
+   * @param {object} options
+   * @param {string} options.label its name for screen readers
+   * @param {(row: number, column: number) => void} [options.onHover] the mouse or the keys have come to a cell
+   * @param {(row: number, column: number) => void} [options.onChoose] a cell was clicked, or chosen by Enter
+   */
+  constructor({ label, onHover, onChoose }) {
+    Object.assign(this, { onHover, onChoose });
+    this.canvas = element("canvas", { className: "matrix-cells" });
+    this.element = element("div", { className: "matrix" }, this.canvas, this.#row, this.#chosen, this.#cursor);
+    this.label = label;
+    this.canvas.addEventListener("repaint", () => this.#paint());
+    if (onHover || onChoose) this.#listen();
+    else this.element.setAttribute("role", "img");
+  }
+
+  set label(label) {
+    this.element.setAttribute("aria-label", label);
+  }
+
+  /**
+   * Shows a picture.
+   * @param {{rows: number, columns: number, bytes: string, is_signed: boolean}} picture as the server makes them
+   * @param {object} cell
+   * @param {number} cell.width of each cell, in CSS pixels
+   * @param {number} [cell.height]
+   */
+  draw(picture, { width, height = width }) {
+    this.#picture = picture;
+    this.#bytes = Uint8Array.from(atob(picture.bytes), (letter) => letter.charCodeAt(0));
+    this.cell = { width, height };
+    this.canvas.style.width = `${picture.columns * width}px`;
+    this.canvas.style.height = `${picture.rows * height}px`;
+    this.#cursor.hidden = true;
+    this.#at = [Math.min(this.#at[0], picture.rows - 1), Math.min(this.#at[1], picture.columns - 1)];
+    this.#paint();
+  }
+
+  /** Frames a cell as the chosen one, or none. */
+  mark(row, column) {
+    this.#frame(this.#chosen, row, column);
+    if (row !== undefined) this.#at = [row, column];
+  }
+
+  /** Frames a row, or none. */
+  markRow(row) {
+    this.#row.hidden = row === undefined;
+    if (row === undefined) return;
+    this.#row.style.top = `${row * this.cell.height}px`;
+    this.#row.style.height = `${this.cell.height}px`;
+  }
+
+  #paint() {
+    if (!this.#picture) return;
+    const { rows, columns, is_signed } = this.#picture;
+    const colours = palette(is_signed);
+    const pixels = new Uint8ClampedArray(4 * rows * columns);
+    this.#bytes.forEach((byte, i) => pixels.set(colours.subarray(4 * byte, 4 * byte + 4), 4 * i));
+    Object.assign(this.canvas, { width: columns, height: rows });
+    this.canvas.getContext("2d").putImageData(new ImageData(pixels, columns, rows), 0, 0);
+  }
+
+  #listen() {
+    Object.assign(this.element, { tabIndex: 0, role: "application" });
+    this.element.setAttribute("aria-roledescription", "matrix");
+    this.element.addEventListener("pointermove", (event) => this.#point(event));
+    this.element.addEventListener("pointerleave", () => (this.#cursor.hidden = true));
+    this.element.addEventListener("click", (event) => this.#choose(...this.#cellAt(event)));
+    this.element.addEventListener("keydown", (event) => this.#onKey(event));
+    this.element.addEventListener("focus", () => this.element.matches(":focus-visible") && this.#hover(...this.#at));
+    this.element.addEventListener("blur", () => (this.#cursor.hidden = true));
+  }
+
+  /** Follows the mouse, once a frame. */
+  #point({ clientX, clientY }) {
+    if (!this.#pointed) requestAnimationFrame(() => {
+      const [row, column] = this.#cellAt(this.#pointed);
+      this.#pointed = null;
+      this.#hover(row, column);
+    });
+    this.#pointed = { clientX, clientY };
+  }
+
+  #cellAt({ clientX, clientY }) {
+    const { left, top } = this.canvas.getBoundingClientRect();
+    const { rows, columns } = this.#picture;
+    const place = (distance, size, n) => Math.max(0, Math.min(n - 1, Math.floor(distance / size)));
+    return [place(clientY - top, this.cell.height, rows), place(clientX - left, this.cell.width, columns)];
+  }
+
+  #hover(row, column) {
+    this.#at = [row, column];
+    this.#frame(this.#cursor, row, column);
+    this.onHover?.(row, column);
+  }
+
+  #choose(row, column) {
+    this.#hover(row, column);
+    this.onChoose?.(row, column);
+  }
+
+  #onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { rows, columns } = this.#picture;
+    const [row, column] = this.#at;
+    if (event.key in MOVES) {
+      const [down, right] = MOVES[event.key];
+      this.#hover(Math.max(0, Math.min(rows - 1, row + down)), Math.max(0, Math.min(columns - 1, column + right)));
+    } else if (event.key === "Home") this.#hover(row, 0);
+    else if (event.key === "End") this.#hover(row, columns - 1);
+    else if (event.key === "Enter") this.#choose(row, column);
+    else return;
+    event.preventDefault();
+    this.#cursor.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  #frame(frame, row, column) {
+    frame.hidden = row === undefined;
+    if (row === undefined) return;
+    const { width, height } = this.cell;
+    frame.style.left = `${column * width}px`;
+    frame.style.top = `${row * height}px`;
+    frame.style.width = `${width}px`;
+    frame.style.height = `${height}px`;
+  }
+}
