@@ -77,11 +77,11 @@ export class Steps {
     this.slider = element("input", { type: "range", min: 0, "aria-label": "Step" });
     this.slider.addEventListener("input", () => this.#visit(this.slider.valueAsNumber));
     const player = element("div", { className: "player", role: "group", "aria-label": "Steps" },
-      button("⏮", "First step", () => this.#visit(0)),
-      button("◀", "Previous step", () => this.#visit(this.#at - 1)),
+      button("First", "First step", () => this.#visit(0)),
+      button("Previous", "Previous step", () => this.#visit(this.#at - 1)),
       this.play,
-      button("▶", "Next step", () => this.#visit(this.#at + 1)),
-      button("⏭", "Last step", () => this.#visit(Infinity)),
+      button("Next", "Next step", () => this.#visit(this.#at + 1)),
+      button("Last", "Last step", () => this.#visit(Infinity)),
       this.slider);
     player.addEventListener("keydown", (event) => this.#onKey(event));
     return player;
