@@ -75,6 +75,7 @@ export class Cell {
 
   #term({ value, factors }) {
     const parts = factors.flatMap((factor, i) => [i ? " × " : "", this.#link(factor)]);
+    if (factors.length === 1) return parts;
     return [element("span", { className: "number" }, number(value, 6)), " = ", ...parts];
   }
 

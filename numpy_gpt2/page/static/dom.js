@@ -42,8 +42,8 @@ export function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
 }
 
-/** A whole number with its noun: `1 token`, `1,024 tokens`. */
-export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+/** A whole number with its noun: `1 token`, `1,024 tokens`; `2 guesses`, where the plural is given. */
+export const counted = (number, noun, plural = `${noun}s`) => `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
 
 /** A place in an order: `3rd`. */
 export function ordinal(n) {

@@ -4,6 +4,7 @@ import { PARTS } from "./address.js";
 import { lastAnswer } from "./answers.js";
 import { described } from "./changes.js";
 import { byId, counted, element, shown } from "./dom.js";
+import { Guessing } from "./guess.js";
 import { Attention } from "./look_attention.js";
 import { Experiments } from "./look_experiments.js";
 import { Layers } from "./look_layers.js";
@@ -39,6 +40,7 @@ export class Look {
    */
   constructor(parts) {
     Object.assign(this, parts);
+    this.guessing = new Guessing();
     this.tokens = byId("look-tokens");
     this.field = byId("look-text");
     this.tabs = PARTS.map((part) => element("a", {}, KINDS[part].title));
@@ -53,6 +55,9 @@ export class Look {
     byId("look-form").addEventListener("submit", (event) => this.#newText(event));
     this.tokens.addEventListener("click", ({ target }) => this.#clicked(target.closest("[role='option']")));
     this.tokens.addEventListener("keydown", (event) => this.#onKey(event));
+    byId("look-guess").checked = this.guessing.isOn;
+    byId("look-guess").addEventListener("change", ({ target }) => (this.guessing.isOn = target.checked));
+    this.guessing.addEventListener("change", () => this.#showScore());
     for (const name of ["layer", "head"]) {
       const picker = byId(`look-${name}`);
       picker.addEventListener("change", () => this.address.go({ [name]: Number(picker.value), cell: null }));
@@ -126,8 +131,8 @@ export class Look {
       const { title, Part } = KINDS[name];
       const root = element("section", { className: `part part-${name}`, "aria-label": title });
       byId("look-body").append(root);
-      const { address, work, models } = this;
-      this.#parts.set(name, Object.assign(new Part({ root, address, work, models }), { root }));
+      const { address, work, models, guessing } = this;
+      this.#parts.set(name, Object.assign(new Part({ root, address, work, models, guessing }), { root }));
     }
     return this.#parts.get(name);
   }
@@ -154,6 +159,11 @@ export class Look {
     this.address.go({ token: moved, cell: null }, { replace: true });
   }
 
+  #showScore() {
+    const { isOn, tries, score } = this.guessing;
+    byId("look-score").textContent = isOn && tries ? score : "";
+  }
+
   #newText(event) {
     event.preventDefault();
     this.address.go({ text: this.field.value, token: null, cell: null });
@@ -163,7 +173,7 @@ export class Look {
     const isOther = this.#model && this.#model !== this.models.name;
     this.#model = this.models.name;
     const { view, model } = this.address.state;
-    if (view === "look" && (isOther || !model)) this.address.go({ model: this.#model, cell: null }, { replace: true });
+    if (view === "look" && (isOther || !model)) this.address.go({ model: this.#model }, { replace: true });
     else this.#follow();
   }
 

@@ -1,9 +1,10 @@
 /** A matrix as a picture: one pixel of a canvas for each cell, enlarged by the browser without smoothing. */
 
-import { element } from "./dom.js";
+import { element, shown } from "./dom.js";
 import { palette } from "./palette.js";
 
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+const LEGIBLE = 11; // pixels from one label to the next; where cells are smaller, there are no labels
 
 /** Paints all matrices of the page again, in the colours of another theme. */
 export function repaint() {
@@ -17,11 +18,13 @@ export function repaint() {
 export class Matrix {
   #picture = null;
   #bytes = null;
-  #pointed = null; // where the mouse was in the last frame
+  #pointed = null; // where the mouse is, until the next frame
   #at = [0, 0]; // the cell that the keys have reached
   #cursor = element("div", { className: "matrix-cursor", hidden: true });
   #chosen = element("div", { className: "matrix-chosen", hidden: true });
   #row = element("div", { className: "matrix-row", hidden: true });
+  #rowLabels = element("div", { className: "matrix-row-labels", ariaHidden: "true" });
+  #columnLabels = element("div", { className: "matrix-column-labels", ariaHidden: "true" });
 
   /**
    * @param {object} options
@@ -32,7 +35,8 @@ export class Matrix {
   constructor({ label, onHover, onChoose }) {
     Object.assign(this, { onHover, onChoose });
     this.canvas = element("canvas", { className: "matrix-cells" });
-    this.element = element("div", { className: "matrix" }, this.canvas, this.#row, this.#chosen, this.#cursor);
+    this.cells = element("div", { className: "matrix-field" }, this.canvas, this.#row, this.#chosen, this.#cursor);
+    this.element = element("div", { className: "matrix" }, this.#columnLabels, this.#rowLabels, this.cells);
     this.label = label;
     this.canvas.addEventListener("repaint", () => this.#paint());
     if (onHover || onChoose) this.#listen();
@@ -46,16 +50,16 @@ export class Matrix {
   /**
    * Shows a picture.
    * @param {{rows: number, columns: number, bytes: string, is_signed: boolean}} picture as the server makes them
-   * @param {object} cell
-   * @param {number} cell.width of each cell, in CSS pixels
-   * @param {number} [cell.height]
+   * @param {object} size
+   * @param {number} size.width of each cell, in CSS pixels
+   * @param {number} [size.height]
+   * @param {string[]} [size.rowLabels] shown where the cells are large enough
+   * @param {string[]} [size.columnLabels]
    */
-  draw(picture, { width, height = width }) {
+  draw(picture, { width, height = width, rowLabels = [], columnLabels = [] }) {
     this.#picture = picture;
-    this.#bytes = Uint8Array.from(atob(picture.bytes), (letter) => letter.charCodeAt(0));
-    this.cell = { width, height };
-    this.canvas.style.width = `${picture.columns * width}px`;
-    this.canvas.style.height = `${picture.rows * height}px`;
+    this.#bytes = decoded(picture.bytes);
+    this.#resize(width, height, rowLabels, columnLabels);
     this.#cursor.hidden = true;
     this.#at = [Math.min(this.#at[0], picture.rows - 1), Math.min(this.#at[1], picture.columns - 1)];
     this.#paint();
@@ -75,22 +79,34 @@ export class Matrix {
     this.#row.style.height = `${this.cell.height}px`;
   }
 
+  #resize(width, height, rowLabels, columnLabels) {
+    const { rows, columns } = this.#picture;
+    this.cell = { width, height };
+    this.canvas.style.width = `${columns * width}px`;
+    this.canvas.style.height = `${rows * height}px`;
+    this.element.style.setProperty("--cell-width", `${width}px`);
+    this.element.style.setProperty("--cell-height", `${height}px`);
+    const labels = (texts) => texts.map((text) => element("span", {}, ...shown(text)));
+    this.#rowLabels.replaceChildren(...(height < LEGIBLE ? [] : labels(rowLabels)));
+    this.#columnLabels.replaceChildren(...(width < LEGIBLE ? [] : labels(columnLabels)));
+  }
+
   #paint() {
     if (!this.#picture) return;
     const { rows, columns, is_signed } = this.#picture;
-    const colours = palette(is_signed);
-    const pixels = new Uint8ClampedArray(4 * rows * columns);
-    this.#bytes.forEach((byte, i) => pixels.set(colours.subarray(4 * byte, 4 * byte + 4), 4 * i));
+    const colours = new Uint32Array(palette(is_signed).buffer);
+    const pixels = Uint32Array.from(this.#bytes, (byte) => colours[byte]);
     Object.assign(this.canvas, { width: columns, height: rows });
-    this.canvas.getContext("2d").putImageData(new ImageData(pixels, columns, rows), 0, 0);
+    const image = new ImageData(new Uint8ClampedArray(pixels.buffer), columns, rows);
+    this.canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
   #listen() {
     Object.assign(this.element, { tabIndex: 0, role: "application" });
     this.element.setAttribute("aria-roledescription", "matrix");
-    this.element.addEventListener("pointermove", (event) => this.#point(event));
-    this.element.addEventListener("pointerleave", () => (this.#cursor.hidden = true));
-    this.element.addEventListener("click", (event) => this.#choose(...this.#cellAt(event)));
+    this.cells.addEventListener("pointermove", (event) => this.#point(event));
+    this.cells.addEventListener("pointerleave", () => this.#leave());
+    this.cells.addEventListener("click", (event) => this.#choose(...this.#cellAt(event)));
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
     this.element.addEventListener("focus", () => this.element.matches(":focus-visible") && this.#hover(...this.#at));
     this.element.addEventListener("blur", () => (this.#cursor.hidden = true));
@@ -98,12 +114,13 @@ export class Matrix {
 
   /** Follows the mouse, once a frame. */
   #point({ clientX, clientY }) {
-    if (!this.#pointed) requestAnimationFrame(() => {
-      const [row, column] = this.#cellAt(this.#pointed);
-      this.#pointed = null;
-      this.#hover(row, column);
-    });
+    if (!this.#pointed) requestAnimationFrame(() => this.#pointed && this.#hover(...this.#cellAt(this.#pointed)));
     this.#pointed = { clientX, clientY };
+  }
+
+  #leave() {
+    this.#pointed = null;
+    this.#cursor.hidden = true;
   }
 
   #cellAt({ clientX, clientY }) {
@@ -114,6 +131,7 @@ export class Matrix {
   }
 
   #hover(row, column) {
+    this.#pointed = null;
     this.#at = [row, column];
     this.#frame(this.#cursor, row, column);
     this.onHover?.(row, column);
@@ -148,4 +166,12 @@ export class Matrix {
     frame.style.width = `${width}px`;
     frame.style.height = `${height}px`;
   }
+}
+
+/** Bytes that were written in base64. A loop, since there may be a million. */
+function decoded(base64) {
+  const letters = atob(base64);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
 }
