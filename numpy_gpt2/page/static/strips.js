@@ -19,7 +19,7 @@ export class Strips {
     this.colourOf = colourOf;
     this.canvas = element("canvas", { className: "matrix-cells" });
     this.frame = element("div", { className: "matrix-row" });
-    this.cells = element("div", { className: "matrix", role: "img" }, this.canvas, this.frame);
+    this.cells = element("div", { className: "matrix-field", role: "img" }, this.canvas, this.frame);
     this.element = element("div", { className: "strips", tabIndex: 0, role: "group", "aria-label": "Strips" }, this.cells);
     this.canvas.addEventListener("repaint", () => this.#steps.length && this.#paint());
     this.canvas.addEventListener("click", ({ offsetY }) => onChoose(Math.min(this.#at, Math.floor(offsetY / this.#size))));
