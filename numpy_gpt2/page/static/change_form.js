@@ -7,12 +7,14 @@ import { labelled } from "./fields.js";
 
 const QUIET = 400; // milliseconds until it is said that this runs
 const ANY_TEXT = "a"; // every text has arrays of the same names
+const IN_BLOCK = /^h\d+/;
 const HOW = { zero: "by zero", scale: "by a multiple of it", put: "by its value for another text" };
 
 export class ChangeForm {
   #arrays = []; // of a pass, those of block 0 for all blocks
   #model = null; // the one that has them
   #job = null;
+  #proposed = ""; // as the other text, for somebody to change
 
   /**
    * @param {object} parts
@@ -25,7 +27,7 @@ export class ChangeForm {
     this.name = element("select", { id: "change-name" });
     this.how = choice("change-how", Object.entries(HOW));
     this.factor = element("input", { type: "number", id: "change-factor", step: 0.05, value: 0.5 });
-    this.text = element("input", { type: "text", id: "change-text", autocomplete: "off", spellcheck: false });
+    this.text = element("textarea", { id: "change-text", rows: 2, autocomplete: "off", spellcheck: false });
     this.head = choice("change-head", [["all", "all heads"], ["locked", ""]]);
     this.position = choice("change-position", [["all", "all positions"], ["locked", ""]]);
     this.fields = {
@@ -48,7 +50,7 @@ export class ChangeForm {
   /** Shows what can be changed in a pass, and what is locked. */
   async show(state, pass) {
     Object.assign(this, { state, pass });
-    if (!this.text.value) this.text.value = state.text;
+    if (this.text.value === this.#proposed) this.text.value = this.#proposed = state.text;
     this.#showPlaces();
     if (this.#model !== pass.model) await this.#read(pass.model);
     this.#showNames();
@@ -69,18 +71,19 @@ export class ChangeForm {
     this.position.options[1].text = `position ${token} “${name}”, the locked one`;
   }
 
-  /** The names of the locked layer. An array that was chosen in another layer is chosen in this one. */
+  /** The names in the locked layer. An array that was chosen in another layer is chosen in this one. */
   #showNames() {
-    const { layer, name } = this.state;
-    const inLayer = (each) => each.replace(/^h\d+/, `h${layer}`);
-    const groups = { "Embeddings": [], [`Block ${layer}`]: [], "After the blocks": [] };
-    const [before, block, after] = Object.values(groups);
-    for (const array of this.#arrays) (/^h\d/.test(array.name) ? block : block.length ? after : before).push(array);
-    this.name.replaceChildren(...Object.entries(groups).map(([label, arrays]) => element("optgroup", { label },
-      ...arrays.map(({ name, also }) => element("option", { value: inLayer(name) }, inLayer(also ?? name))))));
-    const known = this.#arrays.find((array) => [array.name, array.also].map((each) => each && inLayer(each)).includes(inLayer(name)));
-    this.name.value = inLayer(known?.name ?? "h0/attn/a");
-    const chosen = this.#arrays.find((array) => inLayer(array.name) === this.name.value);
+    const { layer } = this.state;
+    const inLayer = (name) => name && name.replace(IN_BLOCK, `h${layer}`);
+    const arrays = this.#arrays.map((array) => ({ ...array, name: inLayer(array.name), also: inLayer(array.also) }));
+    const first = arrays.findIndex(({ name }) => IN_BLOCK.test(name));
+    const place = ({ name }, i) => (IN_BLOCK.test(name) ? 1 : i < first ? 0 : 2);
+    const groups = ["Embeddings", `Block ${layer}`, "After the blocks"].map((label, k) => element("optgroup", { label },
+      ...arrays.filter((array, i) => place(array, i) === k).map(option)));
+    this.name.replaceChildren(...groups);
+    const wanted = inLayer(this.state.name) || `h${layer}/attn/a`;
+    const chosen = arrays.find(({ name, also }) => name === wanted || also === wanted) ?? arrays[0];
+    this.name.value = chosen?.name;
     this.head.disabled = chosen?.n_heads !== this.pass.n_head;
     if (this.head.disabled) this.head.value = "all";
   }
@@ -112,6 +115,8 @@ async function arraysOfPass(signal) {
   }
   return arrays;
 }
+
+const option = ({ name, also }) => element("option", { value: name }, also ?? name);
 
 function choice(id, options) {
   return element("select", { id }, ...options.map(([value, text]) => element("option", { value }, text)));

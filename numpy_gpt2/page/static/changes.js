@@ -11,9 +11,10 @@ export function described({ name, how, factor, text, head, position }) {
 /** Whether two changes are made at the same place: the later one then stands for both. */
 const isSamePlace = (a, b) => a.name === b.name && a.head === b.head && a.position === b.position;
 
+const isSame = (a, b) => isSamePlace(a, b) && a.how === b.how && a.factor === b.factor && a.text === b.text;
+
 /** Whether all of `wanted` are among the changes. */
-export const includesAll = (changes, wanted) =>
-  wanted.every((each) => changes.some((change) => described(change) === described(each)));
+export const includesAll = (changes, wanted) => wanted.every((each) => changes.some((change) => isSame(change, each)));
 
 /** The changes with others, which replace those at the same places. */
 export const withThese = (changes, others) => [...withoutPlaces(changes, others), ...others];

@@ -7,7 +7,7 @@ const NOT_ALLOWED = "This browser does not let the page copy. The lines are sele
 export class Copyable {
   /** @param {string} label what they are, for screen readers */
   constructor(label) {
-    this.code = element("pre", { className: "code", tabIndex: 0, role: "group", "aria-label": label });
+    this.code = element("pre", { className: "python-lines", tabIndex: 0, role: "group", "aria-label": label });
     this.note = element("span", { className: "faint", role: "status" });
     this.element = element("div", { className: "copyable" }, this.code, element("div", { className: "buttons" },
       element("button", { type: "button", onclick: () => this.#copy() }, "Copy"), this.note));

@@ -4,7 +4,7 @@ import { answer, AnswerError } from "./answers.js";
 import { ChangeForm } from "./change_form.js";
 import { described, off, withoutPlaces } from "./changes.js";
 import { Copyable } from "./copyable.js";
-import { bar, debounced, element, excerpt, percent, shown } from "./dom.js";
+import { bar, debounced, element, percent, shown } from "./dom.js";
 import { MovedMap } from "./moved_map.js";
 import { Switches } from "./switches.js";
 
@@ -112,7 +112,8 @@ export class Experiments {
   }
 
   #table() {
-    const head = (name, kind) => element("th", { scope: "col" }, element("span", { className: `swatch-${kind}`, "aria-hidden": "true" }), name);
+    const head = (name, kind) => element("th", { scope: "col" },
+      element("span", { className: `swatch-${kind}`, "aria-hidden": "true" }), name);
     return element("table", { className: "picture before-after" },
       element("caption", { className: "unseen" }, "Probabilities of the likeliest tokens, before and after"),
       element("thead", {}, element("tr", {},
@@ -173,15 +174,18 @@ export class Experiments {
   }
 
   #summary(tokens) {
-    const likeliest = (when) => tokens.reduce((best, token) => (token[when] > best[when] ? token : best));
-    const [before, after] = [likeliest("before"), likeliest("after")];
-    const named = (token, share) => [element("span", { className: "token-text" }, ...shown(token.text)), ` (${percent(share)})`];
-    const place = [`After token ${this.state.token} `, element("span", { className: "token-text" }, ...shown(this.pass.tokens[this.state.token].text))];
-    if (!this.state.changes.length) return [...place, ", the likeliest is ", ...named(before, before.before), ". There is no change yet."];
-    if (before.id === after.id) return [...place, ", the likeliest stays ", ...named(before, before.before), `, now with ${percent(before.after)}.`];
-    return [...place, ", the likeliest was ", ...named(before, before.before), " and becomes ", ...named(after, after.after), "."];
+    const [before, after] = ["before", "after"].map((when) =>
+      tokens.reduce((best, token) => (token[when] > best[when] ? token : best)));
+    const { state, pass } = this;
+    const where = [`After token ${state.token} `, named(pass.tokens[state.token]), ", the likeliest "];
+    const first = [named(before), ` (${percent(before.before)})`];
+    if (!state.changes.length) return [...where, "is ", ...first, ". There is no change yet."];
+    if (before.id === after.id) return [...where, "stays ", ...first, `, now with ${percent(before.after)}.`];
+    return [...where, "was ", ...first, " and becomes ", named(after), ` (${percent(after.after)}).`];
   }
 }
+
+const named = ({ text }) => element("span", { className: "token-text" }, ...shown(text));
 
 function section(title, ...content) {
   return element("section", { "aria-label": title }, element("h2", {}, title), ...content);

@@ -8,7 +8,8 @@ import { recall, remember } from "./store.js";
 
 const PACE = 700; // milliseconds that each step is shown while they play: as fast as one can follow
 const OWN = [
-  { name: "max_new_tokens", label: "Tokens", default: 20, low: 1, high: 1024, whole: true, help: "how many are written" },
+  { name: "max_new_tokens", label: "Tokens", default: 20, low: 1, high: 1024, whole: true,
+    help: "how many are written" },
   { name: "seed", default: 0, low: 0, high: Number.MAX_SAFE_INTEGER, whole: true,
     help: "the same seed draws the same tokens" },
 ];
@@ -37,8 +38,8 @@ export class Steps {
     this.notice = element("p", { className: "notice", hidden: true },
       "Here the model writes as it is, without the changes of the experiments.");
     this.hint = element("p", { className: "faint" },
-      "The model goes on with the text: each step draws one token from its prediction. The keys and values of what was " +
-      "read are kept as the past, so that each further step computes one position only.");
+      "The model goes on with the text: each step draws one token from its prediction. The keys and values of what " +
+      "was read are kept as the past, so that each further step computes one position only.");
     this.view = new StepView({ address, onVisit: (step) => this.#visit(step) });
     this.result = element("div", { className: "steps-result", hidden: true }, this.#player(), this.view.element);
     root.append(this.form, this.notice, this.hint, this.result);

@@ -2,23 +2,22 @@
 
 import { element, number } from "./dom.js";
 
-const NO_MOVE = "it is what it was";
-
 export class MovedMap {
   #rows = new Map(); // by the name of the array in its block: a cell for each layer
   #n_layer = 0;
 
   constructor() {
     this.head = element("thead");
-    this.body = element("tbody");
-    this.outside = element("tbody");
+    this.bodies = { before: element("tbody"), blocks: element("tbody"), after: element("tbody") };
     this.element = element("div", {},
       element("p", { className: "faint" },
         "Derived, for each array: the length of the difference between after and before, as a share of the length " +
-        "before. 0: it is what it was; 1: the difference is as long as the array. What comes before the first change cannot move (·)."),
+        "before. 0: it is what it was; 1: the difference is as long as the array. What comes before the first change " +
+        "cannot move (·)."),
       element("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Map of what moved" },
-        element("table", { className: "moved" }, element("caption", { className: "unseen" }, "How far each array moved, by layer"),
-          this.head, this.body, this.outside)));
+        element("table", { className: "moved" },
+          element("caption", { className: "unseen" }, "How far each array moved, by layer"),
+          this.head, ...Object.values(this.bodies))));
   }
 
   /** Begins an empty map of a model with so many layers. */
@@ -27,7 +26,7 @@ export class MovedMap {
     this.#rows.clear();
     const layers = Array.from({ length: n_layer }, (_, layer) => element("th", { scope: "col" }, `h${layer}`));
     this.head.replaceChildren(element("tr", {}, element("td"), ...layers));
-    for (const body of [this.body, this.outside]) body.replaceChildren();
+    for (const body of Object.values(this.bodies)) body.replaceChildren();
   }
 
   /** Adds how far an array moved; null if there was nothing of which that could be a share. */
@@ -35,7 +34,7 @@ export class MovedMap {
     const [, layer, inside] = /^h(\d+)(?:\/(.+))?$/.exec(name) ?? [];
     const cell = layer === undefined ? this.#outsideCell(name) : this.#row(inside ?? "")[layer];
     cell.textContent = moved === null ? "–" : number(moved, 2);
-    cell.title = `${name}: ${moved === null ? "it was 0 everywhere" : moved === 0 ? NO_MOVE : number(moved, 6)}`;
+    cell.title = `${name}: ${moved === null ? "it was 0 everywhere before" : number(moved, 6)}`;
     cell.classList.toggle("is-still", moved === 0);
     cell.style.setProperty("--share", Math.min(1, moved ?? 0));
   }
@@ -44,7 +43,8 @@ export class MovedMap {
     if (!this.#rows.has(inside)) {
       const cells = Array.from({ length: this.#n_layer }, () => element("td", { className: "number is-still" }, "·"));
       this.#rows.set(inside, cells);
-      this.body.append(element("tr", {}, element("th", { scope: "row" }, inside || "the block's result"), ...cells));
+      const head = element("th", { scope: "row" }, inside || "the block's result");
+      this.bodies.blocks.append(element("tr", {}, head, ...cells));
     }
     return this.#rows.get(inside);
   }
@@ -52,7 +52,8 @@ export class MovedMap {
   #outsideCell(name) {
     const cell = element("td", { className: "number" });
     const rest = this.#n_layer > 1 ? [element("td", { colSpan: this.#n_layer - 1 })] : [];
-    this.outside.append(element("tr", {}, element("th", { scope: "row" }, name), cell, ...rest));
+    const body = this.#rows.size ? this.bodies.after : this.bodies.before;
+    body.append(element("tr", {}, element("th", { scope: "row" }, name), cell, ...rest));
     return cell;
   }
 }

@@ -24,7 +24,9 @@ export class StepView {
   constructor({ address, onVisit }) {
     this.address = address;
     this.facts = element("p", {});
-    this.tokens = element("p", { className: "step-tokens", tabIndex: 0, role: "group", "aria-label": "The text so far" });
+    this.tokens = element("p", {
+      className: "step-tokens", tabIndex: 0, role: "group", "aria-label": "The text so far",
+    });
     this.links = element("p", { className: "step-links" });
     this.rows = element("tbody");
     this.caption = element("caption");
@@ -41,7 +43,7 @@ export class StepView {
         element("section", { className: "step-past", "aria-label": "The past" },
           element("h2", {}, "The past fills"),
           element("p", { className: "faint" },
-            "A row for each step, a column for each position. A click on a row or on a written token goes to its step."),
+            "A row for each step, a column for each position. A click on a row or a written token goes to its step."),
           this.strips.element),
         element("table", { className: "picture" }, this.caption,
           element("thead", {}, element("tr", {},

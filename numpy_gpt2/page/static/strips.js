@@ -20,9 +20,12 @@ export class Strips {
     this.canvas = element("canvas", { className: "matrix-cells" });
     this.frame = element("div", { className: "matrix-row" });
     this.cells = element("div", { className: "matrix-field", role: "img" }, this.canvas, this.frame);
-    this.element = element("div", { className: "strips", tabIndex: 0, role: "group", "aria-label": "Strips" }, this.cells);
+    this.element = element("div", {
+      className: "strips", tabIndex: 0, role: "group", "aria-label": "The past, step by step",
+    }, this.cells);
     this.canvas.addEventListener("repaint", () => this.#steps.length && this.#paint());
-    this.canvas.addEventListener("click", ({ offsetY }) => onChoose(Math.min(this.#at, Math.floor(offsetY / this.#size))));
+    const stepAt = (y) => Math.min(this.#at, Math.floor(y / this.#size));
+    this.canvas.addEventListener("click", ({ offsetY }) => onChoose(stepAt(offsetY)));
   }
 
   /** Draws the steps up to one, and frames that. */

@@ -16,7 +16,9 @@ export class Switches {
     this.change = change;
     this.table = element("table", { className: "switches" });
     this.element = element("div", {},
-      element("p", { className: "faint" }, "A click switches a part of a block off, so that it adds nothing, or on again. The numbers are those of the heads."),
+      element("p", { className: "faint" },
+        "A click switches a part of a block off, so that it adds nothing, or on again. The numbers are those of the " +
+        "heads; the arrow keys go from one to the next."),
       element("div", { className: "wide" }, this.table));
     this.table.addEventListener("keydown", (event) => this.#onKey(event));
     this.table.addEventListener("focusin", ({ target }) => this.#makeStop(target));
@@ -70,7 +72,8 @@ export class Switches {
 function switchOf(layer, part) {
   const name = { attention: "the attention", mlp: "the MLP", block: "the whole" }[part] ?? `head ${part}`;
   const label = part === "block" ? `Switch off block ${layer}` : `Switch off ${name} of block ${layer}`;
-  const button = element("button", { type: "button", className: "switch-off", tabIndex: -1, "aria-label": label, title: label },
-    PARTS[part] ?? String(part));
+  const button = element("button", {
+    type: "button", className: "switch-off", tabIndex: -1, "aria-label": label, title: label,
+  }, PARTS[part] ?? String(part));
   return Object.assign(button, { off: off(layer, part) });
 }
