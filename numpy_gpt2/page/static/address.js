@@ -67,10 +67,17 @@ function written({ view, part, text, model, token, layer, head, name, cell, chan
     part, model, token, layer, head, name,
     cell: cell?.join(","),
     changes: changes.length ? JSON.stringify(changes) : "",
-    text: text?.slice(-LONGEST),
   };
   const given = Object.entries(fields).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return `#look?${new URLSearchParams(given)}`;
+  return `#look?${new URLSearchParams(given)}${text === null ? "" : `&${encoded(text)}`}`;
+}
+
+// Of the text that was written last: dozens of links have the same one, which may be long.
+let last = { text: null, field: "" };
+
+function encoded(text) {
+  if (text !== last.text) last = { text, field: String(new URLSearchParams({ text: text.slice(-LONGEST) })) };
+  return last.field;
 }
 
 /** The state that an address means. The view "Write" has no state, so that one can come back to `last`. */
@@ -79,6 +86,7 @@ function read(hash, last) {
   if (view !== "look") return { ...last, view: "write" };
   const fields = new URLSearchParams(query);
   const part = fields.get("part");
+  const name = fields.get("name") ?? "";
   return {
     view,
     part: PARTS.includes(part) ? part : DEFAULTS.part,
@@ -87,7 +95,7 @@ function read(hash, last) {
     token: whole(fields.get("token")),
     layer: whole(fields.get("layer")) ?? DEFAULTS.layer,
     head: whole(fields.get("head")) ?? DEFAULTS.head,
-    name: /^\w+(\/\w+){0,4}$/.test(fields.get("name") ?? "") ? fields.get("name") : "",
+    name: /^\w+(\/\w+){0,4}$/.test(name) ? name : "",
     cell: /^\d{1,6}(,\d{1,6}){0,3}$/.test(fields.get("cell")) ? fields.get("cell").split(",").map(Number) : null,
     changes: changesIn(fields.get("changes")),
   };

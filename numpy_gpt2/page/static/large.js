@@ -29,8 +29,9 @@ export class Large {
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
    * @param {import("./guess.js").Guessing} parts.guessing
+   * @param {() => void} parts.onReveal as for `ShapeGuess`
    */
-  constructor({ root, address, work, guessing }) {
+  constructor({ root, address, work, guessing, onReveal }) {
     Object.assign(this, { address, work, guessing });
     this.title = element("h2", {});
     this.about = element("p", { className: "faint" });
@@ -40,7 +41,7 @@ export class Large {
     this.scale = new Matrix({ label: "The colours, from the smallest value to the largest" });
     this.ends = [element("span", { className: "number" }), element("span", { className: "number" })];
     const zoom = (label, factor) => element("button", {
-      type: "button", className: "small", ariaLabel: label, onclick: () => this.#enlarge(factor),
+      type: "button", className: "small", "aria-label": label, onclick: () => this.#enlarge(factor),
     }, factor > 1 ? "+" : "−");
     const tools = element("div", { className: "large-tools" },
       this.ends[0], this.scale.element, this.ends[1], zoom("Smaller cells", 1 / ZOOM), zoom("Larger cells", ZOOM));
@@ -48,7 +49,7 @@ export class Large {
     this.box = element("div", { className: "large-box" }, this.matrix.element);
     this.body = element("div", { className: "large-body" }, this.about, tools, this.box, this.readout);
     this.element = element("section", { className: "large", "aria-label": "The array" }, this.title, this.body);
-    this.guess = new ShapeGuess({ root: this.element, guessing });
+    this.guess = new ShapeGuess({ root: this.element, guessing, onReveal });
     root.append(this.element);
   }
 
@@ -105,29 +106,30 @@ export class Large {
       ? ` Derived: a cell stands for ${step.join(" × ")} numbers, and has the one farthest from 0.` : "";
     this.about.textContent = `[${shape.join(", ")}] ${axes}${head}.${thinned}`;
     this.matrix.label = `${name}: the arrows move from number to number, Enter explains one`;
+    this.matrix.draw(picture, this.#size);
     this.scale.draw({ rows: 1, columns: 255, bytes: EVERY_BYTE, is_signed }, { width: 0.4, height: 10 });
     [low, high].forEach((end, i) => (this.ends[i].textContent = number(end)));
-    this.#size();
   }
 
-  #size() {
+  /** The size of the cells, and the labels. */
+  get #size() {
     const { rows, columns, row_labels, column_labels } = this.#picture;
     const fit = (room, n) => Math.max(SMALLEST, Math.min(LARGEST, Math.floor(room / n)));
     let [width, height] = [fit(ROOM.width, columns), fit(ROOM.height, rows)];
     if (column_labels) width = height = Math.min(width, height);
     const labels = (kind) => (kind === "tokens" ? this.pass.tokens.map(({ text }) => text) : []);
-    this.matrix.draw(this.#picture, {
+    return {
       width: width * this.#zoom,
       height: height * this.#zoom,
       rowLabels: labels(row_labels),
       columnLabels: labels(column_labels),
-    });
+    };
   }
 
   #enlarge(factor) {
     if (!this.#picture) return;
     this.#zoom = Math.max(ZOOM ** -2, Math.min(ZOOM ** 6, this.#zoom * factor));
-    this.#size();
+    this.matrix.resize(this.#size);
     this.#mark();
   }
 

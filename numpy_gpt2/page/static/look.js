@@ -98,7 +98,7 @@ export class Look {
   #take(pass) {
     this.#pass = pass;
     const options = pass.tokens.map(({ text }, i) => element("span", {
-      id: `look-token-${i}`, role: "option", className: "look-token", ariaSelected: "false", title: `token ${i}`,
+      id: `look-token-${i}`, role: "option", className: "look-token", "aria-selected": "false", title: `token ${i}`,
     }, ...shown(text)));
     this.tokens.replaceChildren(...options);
     fill(byId("look-layer"), pass.n_layer);
@@ -142,9 +142,16 @@ export class Look {
     const option = this.tokens.children[token];
     option.setAttribute("aria-selected", "true");
     this.tokens.setAttribute("aria-activedescendant", option.id);
-    if (document.activeElement === this.tokens) option.scrollIntoView({ block: "nearest" });
+    this.#scrollTo(option);
     const { text } = this.#pass.tokens[token];
     byId("look-locked").replaceChildren(`Token ${token}: `, element("span", { className: "token-text" }, ...shown(text)));
+  }
+
+  /** Scrolls the tokens, not the page. */
+  #scrollTo({ offsetTop, offsetHeight }) {
+    const { scrollTop, clientHeight } = this.tokens;
+    const isSeen = offsetTop >= scrollTop && offsetTop + offsetHeight <= scrollTop + clientHeight;
+    if (!isSeen) this.tokens.scrollTop = offsetTop - (clientHeight - offsetHeight) / 2;
   }
 
   #clicked(option) {

@@ -15,6 +15,7 @@ export class Lines {
   #asked = null; // which statements were asked for
   #job = null;
   #smallJob = null;
+  #drawn = null; // which small pictures are drawn, or are going to be
   #functions = new Map(); // by file and name
   #arrays = []; // of the pass: before the blocks, in one of them, and after them
   #small = new Map(); // small pictures, by what was asked
@@ -39,7 +40,7 @@ export class Lines {
     root.append(element("div", { className: "stepper" }, this.buttons.p, this.buttons.n, this.where), this.columns);
     this.source = new Source({ ...parts, root: this.columns });
     this.columns.append(side);
-    this.large = new Large({ ...parts, root: side });
+    this.large = new Large({ ...parts, root: side, onReveal: () => root.focus() });
     this.cell = new Cell({ ...parts, root: side });
     root.tabIndex = -1; // a click into the part gives it the keys
     root.addEventListener("keydown", (event) => this.#onKey(event));
@@ -106,6 +107,9 @@ export class Lines {
   /** Draws the small pictures of a call, one after another. */
   async #drawSmall(call) {
     const { text, changes, head } = this.state;
+    const key = JSON.stringify([this.#asked, head, call]);
+    if (key === this.#drawn) return;
+    this.#drawn = key;
     this.#smallJob?.stop();
     const read = async (signal) => {
       for (const { name, n_heads } of call) {
@@ -188,8 +192,5 @@ function callOf(at, arrays) {
   return call;
 }
 
-/** `h1/attn` for `h1/attn/q`, `h1` for `h1/x`, `ln_f` for `ln_f/centred`. */
-function partOf(name) {
-  const [first, second] = name.split("/");
-  return /^h\d+$/.test(first) && second && second !== "x" ? `${first}/${second}` : first;
-}
+/** The part of a block to which an array belongs: `h1/attn` for `h1/attn/q`; none for `h1/x` and outside of the blocks. */
+const partOf = (name) => /^h\d+\/(?!x$)\w+/.exec(name)?.[0] ?? "";

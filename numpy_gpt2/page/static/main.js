@@ -35,8 +35,12 @@ showTheme();
 
 const address = new Address();
 
+let shown = "";
+
 function showView() {
   const { view } = address.state;
+  if (view === shown) return;
+  shown = view;
   for (const name of Object.keys(VIEWS)) {
     byId(name).hidden = name !== view;
     if (name === view) byId(`to-${name}`).setAttribute("aria-current", "page");

@@ -23,8 +23,8 @@ export class Matrix {
   #cursor = element("div", { className: "matrix-cursor", hidden: true });
   #chosen = element("div", { className: "matrix-chosen", hidden: true });
   #row = element("div", { className: "matrix-row", hidden: true });
-  #rowLabels = element("div", { className: "matrix-row-labels", ariaHidden: "true" });
-  #columnLabels = element("div", { className: "matrix-column-labels", ariaHidden: "true" });
+  #rowLabels = element("div", { className: "matrix-row-labels", "aria-hidden": "true" });
+  #columnLabels = element("div", { className: "matrix-column-labels", "aria-hidden": "true" });
 
   /**
    * @param {object} options
@@ -34,7 +34,7 @@ export class Matrix {
    */
   constructor({ label, onHover, onChoose }) {
     Object.assign(this, { onHover, onChoose });
-    this.canvas = element("canvas", { className: "matrix-cells" });
+    this.canvas = element("canvas", { className: "matrix-cells", width: 0, height: 0 });
     this.cells = element("div", { className: "matrix-field" }, this.canvas, this.#row, this.#chosen, this.#cursor);
     this.element = element("div", { className: "matrix" }, this.#columnLabels, this.#rowLabels, this.cells);
     this.label = label;
@@ -56,13 +56,27 @@ export class Matrix {
    * @param {string[]} [size.rowLabels] shown where the cells are large enough
    * @param {string[]} [size.columnLabels]
    */
-  draw(picture, { width, height = width, rowLabels = [], columnLabels = [] }) {
+  draw(picture, size) {
     this.#picture = picture;
     this.#bytes = decoded(picture.bytes);
-    this.#resize(width, height, rowLabels, columnLabels);
-    this.#cursor.hidden = true;
     this.#at = [Math.min(this.#at[0], picture.rows - 1), Math.min(this.#at[1], picture.columns - 1)];
     this.#paint();
+    this.resize(size);
+    if (this.onHover || this.onChoose) this.element.tabIndex = 0;
+  }
+
+  /** Shows the same picture in another size, as for `draw`; the marks are to be set again. */
+  resize({ width, height = width, rowLabels = [], columnLabels = [] }) {
+    const { rows, columns } = this.#picture;
+    this.cell = { width, height };
+    this.canvas.style.width = `${columns * width}px`;
+    this.canvas.style.height = `${rows * height}px`;
+    this.element.style.setProperty("--cell-width", `${width}px`);
+    this.element.style.setProperty("--cell-height", `${height}px`);
+    const labels = (texts) => texts.map((text) => element("span", {}, ...shown(text)));
+    this.#rowLabels.replaceChildren(...(height < LEGIBLE ? [] : labels(rowLabels)));
+    this.#columnLabels.replaceChildren(...(width < LEGIBLE ? [] : labels(columnLabels)));
+    this.#cursor.hidden = true;
   }
 
   /** Frames a cell as the chosen one, or none. */
@@ -79,18 +93,6 @@ export class Matrix {
     this.#row.style.height = `${this.cell.height}px`;
   }
 
-  #resize(width, height, rowLabels, columnLabels) {
-    const { rows, columns } = this.#picture;
-    this.cell = { width, height };
-    this.canvas.style.width = `${columns * width}px`;
-    this.canvas.style.height = `${rows * height}px`;
-    this.element.style.setProperty("--cell-width", `${width}px`);
-    this.element.style.setProperty("--cell-height", `${height}px`);
-    const labels = (texts) => texts.map((text) => element("span", {}, ...shown(text)));
-    this.#rowLabels.replaceChildren(...(height < LEGIBLE ? [] : labels(rowLabels)));
-    this.#columnLabels.replaceChildren(...(width < LEGIBLE ? [] : labels(columnLabels)));
-  }
-
   #paint() {
     if (!this.#picture) return;
     const { rows, columns, is_signed } = this.#picture;
@@ -102,7 +104,7 @@ export class Matrix {
   }
 
   #listen() {
-    Object.assign(this.element, { tabIndex: 0, role: "application" });
+    this.element.setAttribute("role", "application");
     this.element.setAttribute("aria-roledescription", "matrix");
     this.cells.addEventListener("pointermove", (event) => this.#point(event));
     this.cells.addEventListener("pointerleave", () => this.#leave());

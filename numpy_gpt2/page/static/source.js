@@ -81,7 +81,7 @@ export class Source {
 
   /** The code of a line, in which the name of a function that computed arrays leads there. */
   #linked(text, line, call, arrays) {
-    const before = call.findLast((array) => array.line < line) ?? call[0];
+    const before = call.findLast((array) => array.line < line) ?? arrays[0];
     const after = call.find((array) => array.line >= line) ?? arrays.at(-1);
     const between = arrays.slice(arrays.indexOf(before), arrays.indexOf(after) + 1);
     const part = partOf(call[0].name);
