@@ -57,7 +57,8 @@ export class Alternatives {
     const first = this.#firstPart(index);
     this.popup.setTitle(...this.#title(token, first));
     for (const alternative of first.alternatives) this.#add(alternative, first);
-    if (token.probability !== null) this.popup.add(["Where does it come from?"], () => this.#lookInside(index));
+    if (token.probability === null) return;
+    this.popup.add(["Where does it come from?"], () => this.#lookInside(index)).classList.add("is-way");
   }
 
   #closed(token) {

@@ -29,8 +29,9 @@ export class Large {
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
    * @param {import("./guess.js").Guessing} parts.guessing
+   * @param {() => void} parts.onReveal as for `ShapeGuess`
    */
-  constructor({ root, address, work, guessing }) {
+  constructor({ root, address, work, guessing, onReveal }) {
     Object.assign(this, { address, work, guessing });
     this.title = element("h2", {});
     this.about = element("p", { className: "faint" });
@@ -48,7 +49,7 @@ export class Large {
     this.box = element("div", { className: "large-box" }, this.matrix.element);
     this.body = element("div", { className: "large-body" }, this.about, tools, this.box, this.readout);
     this.element = element("section", { className: "large", "aria-label": "The array" }, this.title, this.body);
-    this.guess = new ShapeGuess({ root: this.element, guessing });
+    this.guess = new ShapeGuess({ root: this.element, guessing, onReveal });
     root.append(this.element);
   }
 
