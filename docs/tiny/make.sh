@@ -4,8 +4,8 @@
 #
 #     sh docs/tiny/make.sh CORPUS OUTPUT [OPTIONS]
 #
-# CORPUS is a folder with train.txt, more.txt and valid.txt. OPTIONS are further options of `numpy-gpt2 train`, which win
-# over those here; --resume goes on after a stop.
+# CORPUS is a folder with train.txt, more.txt and valid.txt. OPTIONS are further options of `numpy-gpt2 train`, which
+# override those here; --resume continues a run that was stopped.
 set -eu
 corpus=$1 output=$2
 shift 2

@@ -1,9 +1,9 @@
-"""Packs a trained model as the one that comes with the package.
+"""Packs a trained model into the files that come with the package.
 
     python docs/tiny/pack.py model vocabulary numpy_gpt2/data/tiny
 
-The arguments are the folder of the run, the vocabulary that it began with, and where the files go: the parameters in
-half precision, and the vocabulary and the hyperparameters in OpenAI's layout.
+The arguments are the folder of the run, the vocabulary that the run began with, and the folder for the files: the
+parameters in half precision, and the vocabulary and the hyperparameters in OpenAI's layout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy_gpt2
 
 
 def main(model: str, vocabulary: str, output: str) -> None:
-    """Writes the files; others in the folder stay as they are."""
+    """Writes the files; any other files in the output folder stay as they are."""
     target = Path(output)
     target.mkdir(parents=True, exist_ok=True)
     loaded = numpy_gpt2.load(model)

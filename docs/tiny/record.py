@@ -2,8 +2,8 @@
 
     python docs/tiny/record.py vocabulary model-at-200 model-at-400 model > docs/tiny/heads.json
 
-The arguments are the vocabulary that the model began with, then copies of the folder of the run, from the first to the
-last. The first entry is the model before the first step.
+The arguments are the vocabulary that the run began with, then copies of the folder of the run, from the earliest to the
+latest. The first entry of each list is of the model before the first step.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TEXT = (
     "Once upon a time there lived a king and a queen who had three daughters. The youngest was so beautiful that the "
     "sun himself wondered whenever he saw her."
 )
-SHOWN = 16  # tokens, in a picture
+SHOWN = 16  # how many tokens a picture of attention weights shows
 
 
 def last_step(folder: str) -> int:
-    """The step at which a run saved its folder."""
+    """The last step in the log of a folder."""
     return int(json.loads((Path(folder) / "training.jsonl").read_text().splitlines()[-1])["step"])
 
 

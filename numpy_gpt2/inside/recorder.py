@@ -70,6 +70,10 @@ class Trace(Mapping[str, Array]):
     __eq__ = object.__eq__  # that of a mapping would compare arrays
     __hash__ = object.__hash__
 
+    def second_names(self, name: str) -> list[str]:
+        """Other names of a recorded array: `h3/mlp`, given `h3/mlp/c_proj`."""
+        return [second for second, first in self._second_names.items() if first == name]
+
     def parameter(self, name: str) -> Array:
         """A parameter of the model that was recorded, by its name in the checkpoint. The trace does not keep the model.
 

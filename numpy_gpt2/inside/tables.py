@@ -221,13 +221,18 @@ def logit_lens(gpt2: GPT2, text: Prompt) -> Lens:
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
     """
     *states, last = hidden_states(read_ids(gpt2, text), gpt2.params, gpt2.hparams.n_head)
-    ids, probabilities = [], []
-    for x in [*(layers.layer_norm(x, gpt2.params.ln_f) for x in states), last]:
-        logits = checks.check_finite(model.output_head(x[0], gpt2.params))  # [n_seq, n_vocab]
-        predicted = layers.softmax(logits)
-        ids.append(to_host(np.argmax(predicted, axis=-1)))
-        probabilities.append(to_host(np.max(predicted, axis=-1)))
+    normalised = [*(layers.layer_norm(x, gpt2.params.ln_f) for x in states), last]
+    ids, probabilities = zip(*(likeliest(x[0], gpt2.params) for x in normalised), strict=True)
     return Lens(np.stack(ids), np.stack(probabilities))
+
+
+def likeliest(x: Array, params: Params) -> tuple[Array, Array]:
+    """The likeliest tokens after vectors that the last layer norm has returned, and their probabilities.
+
+    Shapes: `[n_seq, n_embd]` to twice `[n_seq]`.
+    """
+    predicted = layers.softmax(checks.check_finite(model.output_head(x, params)))  # [n_seq, n_vocab]
+    return to_host(np.argmax(predicted, axis=-1)), to_host(np.max(predicted, axis=-1))
 
 
 def position_similarity(params: Params) -> Array:

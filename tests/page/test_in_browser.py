@@ -432,7 +432,7 @@ def test_an_alternative_goes_on_from_its_token_as_a_branch(page: Any, tiny: GPT2
     page.keyboard.press("Alt+ArrowDown")
     best = np.argsort(-tiny.logits(before)[-1], kind="stable")[:8].tolist()
     options = listed(page)
-    expect(options).to_have_count(8)
+    expect(options).to_have_count(9)  # with the way to look inside
     choice = next(i for i, id in enumerate(best) if id != ids[5])
     for _ in range(choice):
         page.keyboard.press("ArrowDown")
@@ -451,7 +451,7 @@ def test_the_mouse_shows_alternatives_without_taking_the_keys(page: Any, tiny: G
     write(page, TEXT)
     settle(page)
     page.locator(".token").nth(3).hover(force=True)
-    expect(listed(page)).to_have_count(8)
+    expect(listed(page)).to_have_count(9)
     page.keyboard.press("Enter")
     expect(page.locator("#text")).to_have_value(f"{TEXT}\n")
 
@@ -644,7 +644,7 @@ def test_no_overflow_at_360_pixels(browser: Any, served: Served) -> None:
     expect(page.locator("#stop")).to_be_hidden()
     page.keyboard.press("Escape")
     page.keyboard.press("Alt+ArrowDown")
-    expect(listed(page)).to_have_count(8)
+    expect(listed(page)).to_have_count(9)
     assert page.evaluate(widths) == [360, 360]
     window.context.close()
     assert window.wrong == []

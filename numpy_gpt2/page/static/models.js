@@ -13,7 +13,7 @@ export class Models extends EventTarget {
     Object.assign(this, parts);
     this.about = null; // what the server says of its model
     this.select = byId("model");
-    this.select.addEventListener("change", () => this.#load(this.select.value));
+    this.select.addEventListener("change", () => this.use(this.select.value));
     this.select.addEventListener("focus", () => this.#list());
     document.addEventListener("visibilitychange", () => document.hidden || this.#ask()); // of what another tab did
   }
@@ -52,7 +52,8 @@ export class Models extends EventTarget {
     this.select.value = this.name;
   }
 
-  async #load(model) {
+  /** Loads a model, from now on for all who use this server. */
+  async use(model) {
     const old = this.name;
     const request = { kind: "load", model, text: this.editor.text };
     const loaded = await this.work.run(`Loading ${model}`, (...job) => load(request, ...job)).done;
