@@ -22,7 +22,8 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from .. import __version__
 from ..gpt2 import GPT2, save
 from ..hub.names import EMBEDDED, expand, source
-from ..machine.files import digest, read_object, replace_files, settle, write_json, write_text
+from ..machine.files import current_folder, digest, read_object, replace_files, settle, write_json, write_text
+from .answers import vocabulary
 from .server import POLICY, TYPES
 
 # Pyodide's public delivery network, with the newest release for which the tests were run.
@@ -58,9 +59,10 @@ def write_page(folder: Path, model: GPT2, pyodide: str = DELIVERY) -> int:
         ValueError: the folder holds something else; the model has no vocabulary, or a number too large for float16; or
             Pyodide is not whole, or has a package that is too old.
     """
+    vocabulary(model)
     copies = [] if is_address(pyodide) else release_files(expand(pyodide))
+    settle(folder, earlier_files(folder))
     earlier = earlier_files(folder)
-    settle(folder, earlier)
     address = f"{pyodide.rstrip('/')}/" if is_address(pyodide) else "./"
     replace_files(folder, partial(write_files, model=model, address=address, copies=copies), earlier)
     write_text(folder / INDEX, exported_index(address))
@@ -68,18 +70,18 @@ def write_page(folder: Path, model: GPT2, pyodide: str = DELIVERY) -> int:
 
 
 def earlier_files(folder: Path) -> list[str]:
-    """The names of the files that an earlier export wrote to a folder; none if it is empty.
+    """The names of the files that an earlier export wrote to a folder, or was about to; none if it is empty.
 
     Raises:
         ValueError: it holds something else.
     """
-    names = [file.name for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    about: dict[str, Any] = {}
-    if ABOUT in names:
-        about = read_object(folder / ABOUT)
-    if names and about.get("format") != FORMAT:
-        raise ValueError(f"{folder} holds something else ({names[0]}): name a folder that is new, empty, or an export")
-    return [name for name in (INDEX, ABOUT, *about["sizes"]) if Path(name).name == name] if about else []
+    written = current_folder(folder) / ABOUT
+    about = read_object(written) if written.exists() else {}
+    if about.get("format") == FORMAT:
+        return [name for name in (INDEX, ABOUT, *about["sizes"]) if Path(name).name == name]
+    if others := sorted(file.name for file in folder.iterdir() if not file.name.startswith(".")):
+        raise ValueError(f"{folder} holds something else ({others[0]}): name a folder that is new, empty, or an export")
+    return []
 
 
 def write_files(folder: Path, model: GPT2, address: str, copies: Iterable[Path]) -> None:
