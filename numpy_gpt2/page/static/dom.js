@@ -27,6 +27,9 @@ export function shown(text) {
     part in MARKS ? element("span", { className: "mark" }, MARKS[part]) : part);
 }
 
+/** A token in a sentence. */
+export const named = (text) => element("span", { className: "token-text" }, ...shown(text));
+
 /** A probability in words: `12 %`, `0.41 %`. */
 export function percent(probability) {
   if (probability === 0) return "0 %";
