@@ -1,6 +1,6 @@
 /** What else a token could have been: a list by the token, opened by the mouse, a tap or a key. */
 
-import { element, percent, shown } from "./dom.js";
+import { element, ordinal, percent, shown } from "./dom.js";
 
 const HOVER = 250; // milliseconds that the mouse rests on a token
 const AWAY = 350; // milliseconds that the mouse may be elsewhere
@@ -106,8 +106,3 @@ export class Alternatives {
 }
 
 const strange = (text) => (text === END_OF_TEXT ? "the end of the text" : "a part of a character");
-
-function ordinal(n) {
-  const rule = new Intl.PluralRules("en", { type: "ordinal" }).select(n);
-  return `${n.toLocaleString("en")}${{ one: "st", two: "nd", few: "rd", other: "th" }[rule]}`;
-}

@@ -27,6 +27,9 @@ export function shown(text) {
     part in MARKS ? element("span", { className: "mark" }, MARKS[part]) : part);
 }
 
+/** A token in a sentence. */
+export const named = (text) => element("span", { className: "token-text" }, ...shown(text));
+
 /** A probability in words: `12 %`, `0.41 %`. */
 export function percent(probability) {
   if (probability === 0) return "0 %";
@@ -45,6 +48,19 @@ export function number(value, digits = 4) {
 
 /** A whole number with its noun: `1 token`, `1,024 tokens`; `2 guesses`, where the plural is given. */
 export const counted = (number, noun, plural = `${noun}s`) => `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
+
+/** A place in an order: `3rd`. */
+export function ordinal(n) {
+  const rule = new Intl.PluralRules("en", { type: "ordinal" }).select(n);
+  return `${n.toLocaleString("en")}${{ one: "st", two: "nd", few: "rd", other: "th" }[rule]}`;
+}
+
+/** A bar as long as a share of its cell; only for the eye: the number stands beside it. */
+export function bar(share) {
+  const made = element("span", { className: "strip" });
+  made.style.setProperty("--share", share);
+  return made;
+}
 
 /** The beginning of a text on one line. */
 export function excerpt(text, length) {

@@ -2,6 +2,7 @@
 
 import { PARTS } from "./address.js";
 import { lastAnswer } from "./answers.js";
+import { described } from "./changes.js";
 import { byId, counted, element, shown } from "./dom.js";
 import { Guessing } from "./guess.js";
 import { Attention } from "./look_attention.js";
@@ -204,14 +205,6 @@ export class Look {
     const back = element("a", { href: this.address.link({ changes: [] }) }, "Look at the pass without it");
     notice.replaceChildren(`The pass is computed with ${counted(changes.length, "change")}: ${list}. `, back);
   }
-}
-
-/** A change in words: `h3/attn/a, head 1: zero`. */
-export function described({ name, how, factor, text, head, position }) {
-  const places = [name, ...(head === undefined ? [] : [`head ${head}`]),
-    ...(position === undefined ? [] : [`position ${position}`])];
-  const what = { zero: "zero", scale: `times ${factor}`, put: `the value from “${text}”` }[how];
-  return `${places.join(", ")}: ${what}`;
 }
 
 /** The state with a token, a layer and a head that there are. */

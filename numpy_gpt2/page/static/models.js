@@ -29,7 +29,7 @@ export class Models extends EventTarget {
   }
 
   async #ask() {
-    const read = (signal) => lastAnswer({ kind: "about" }, signal);
+    const read = (...job) => lastAnswer({ kind: "about" }, ...job);
     const about = await this.work.run("Asking for the model", read, QUIET).done;
     if (about && about.model !== this.name) this.#show(about);
   }

@@ -1,7 +1,7 @@
 /** The picture of the next token's distribution: what stays in the draw, and in grey what was ruled out. */
 
 import { lastAnswer } from "./answers.js";
-import { byId, counted, debounced, element, percent, shown } from "./dom.js";
+import { bar, byId, counted, debounced, element, percent, shown } from "./dom.js";
 
 const WAIT = 250; // milliseconds after the last change
 const QUIET = 400; // milliseconds until it is said that this runs
@@ -44,8 +44,8 @@ export class Picture {
   #show({ tokens, n_kept, others, half_word }) {
     byId("picture-summary").textContent = summary(n_kept, this.models.about.n_vocab, half_word);
     const most = Math.max(...tokens.map((token) => Math.max(token.probability, token.drawn)));
-    const rows = tokens.map((token) => bar([...shown(token.text)], token, most));
-    if (others.probability) rows.push(bar(["all others"], others, most));
+    const rows = tokens.map((token) => row([...shown(token.text)], token, most));
+    if (others.probability) rows.push(row(["all others"], others, most));
     byId("picture").tBodies[0].replaceChildren(...rows);
   }
 }
@@ -57,13 +57,12 @@ function summary(n_kept, n_vocab, half_word) {
   return `${n_kept.toLocaleString("en")} of ${counted(n_vocab, "token")} ${stay} in the draw${which}.`;
 }
 
-function bar(name, { probability, drawn }, most) {
+function row(name, { probability, drawn }, most) {
   const isOut = drawn === 0;
-  const strip = element("span", { className: "strip" });
-  strip.style.setProperty("--share", Math.min(1, (isOut ? probability : drawn) / most));
+  const share = Math.min(1, (isOut ? probability : drawn) / most);
   return element("tr", { className: isOut ? "is-out" : "" },
     element("th", { scope: "row", className: "token-text" }, ...name),
     element("td", { className: "number" }, percent(probability)),
     element("td", { className: "number" }, isOut ? "out" : percent(drawn)),
-    element("td", { className: "strip-cell", "aria-hidden": "true" }, strip));
+    element("td", { className: "strip-cell", "aria-hidden": "true" }, bar(share)));
 }

@@ -1,6 +1,7 @@
 /** The settings: a labelled control for each, with its default. They are kept in the browser. */
 
 import { byId, element } from "./dom.js";
+import { helpOf, labelled, numberIn, numberInput, words } from "./fields.js";
 import { recall, remember } from "./store.js";
 
 const OWN = [
@@ -57,12 +58,8 @@ export class Settings extends EventTarget {
   }
 
   #number(option, kept) {
-    const input = element("input", { type: "number", id: `set-${option.name}`, step: option.whole ? 1 : 0.05 });
-    if (Number.isInteger(option.low)) input.min = option.low;
-    if (option.high !== null) input.max = option.high;
-    input.value = kept || option.default;
-    const help = `${option.help} (default ${option.default})`;
-    return this.#labelled(option.name, option.label ?? words(option.name), input, help);
+    const input = numberInput(option, `set-${option.name}`, kept);
+    return this.#labelled(option.name, option.label ?? words(option.name), input, helpOf(option));
   }
 
   #seed(kept = "") {
@@ -78,19 +75,13 @@ export class Settings extends EventTarget {
     return this.#labelled("stop", "Stop strings", input, STOP_HELP);
   }
 
-  /** A control with its label; its help is shown while one is in it, and read out by screen readers. */
   #labelled(name, label, input, help) {
     this.#inputs.set(name, input);
-    input.title = help;
-    input.setAttribute("aria-describedby", `help-${name}`);
-    return element("div", { className: "setting" },
-      element("label", { htmlFor: input.id }, label), input,
-      element("p", { id: `help-${name}`, className: "faint help" }, help));
+    return labelled(label, input, help);
   }
 
   #value(option) {
-    const value = this.#inputs.get(option.name).valueAsNumber;
-    return Number.isNaN(value) ? option.default : value;
+    return numberIn(this.#inputs.get(option.name), option);
   }
 
   #reset() {
@@ -104,8 +95,6 @@ export class Settings extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 }
-
-const words = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 const unescaped = (line) => line.replace(/\\(n|t|\\)/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter]);
 

@@ -73,6 +73,7 @@ export class Write {
   /** Nothing else is asked of the model until the suggestions are there. */
   async #suggest(event) {
     event?.preventDefault();
+    if (!this.models.name) await this.models.start(); // it was stopped, or has failed
     if (!this.models.name) return;
     this.colours.stop();
     this.picture.stop();
