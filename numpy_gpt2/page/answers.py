@@ -218,6 +218,7 @@ def about(model: GPT2) -> Line:
             "default": option.default,
             **ends(option),
             "whole": option.type is int,
+            "range": option.range,
             "help": option.help,
         }
         for option in sampling.OPTIONS

@@ -93,8 +93,8 @@ class TestAbout:
     def test_the_options_are_those_of_sampling(self, answers: Answers) -> None:
         (line,) = ask(answers, "about")
         for told, option in zip(line["options"], sampling.OPTIONS, strict=True):
-            assert {name: told[name] for name in ("name", "default", "help")} == {
-                name: getattr(option, name) for name in ("name", "default", "help")
+            assert {name: told[name] for name in ("name", "default", "range", "help")} == {
+                name: getattr(option, name) for name in ("name", "default", "range", "help")
             }
             assert told["whole"] == (option.name == "top_k")
             assert option.accepts(told["low"])

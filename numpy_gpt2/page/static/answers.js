@@ -22,7 +22,7 @@ export async function* answer(request, signal) {
   for await (const line of lines(reply)) {
     const object = parsed(line, reply);
     if ("error" in object) throw new AnswerError(object.error);
-    yield object;
+    if (Object.keys(object).length) yield object; // an empty one says only that the model is at work
   }
 }
 

@@ -3,6 +3,7 @@
 import { byId } from "./dom.js";
 import { Editor } from "./editor.js";
 import { Models } from "./models.js";
+import { remember } from "./store.js";
 import { Work } from "./work.js";
 import { Write } from "./write.js";
 
@@ -18,11 +19,7 @@ function showTheme() {
 
 function changeTheme() {
   root.dataset.theme = isDark() ? "light" : "dark";
-  try {
-    localStorage.setItem("numpy-gpt2/theme", root.dataset.theme);
-  } catch {
-    // Storage is not allowed: the choice lasts as long as the page.
-  }
+  remember("theme", root.dataset.theme);
   showTheme();
 }
 

@@ -1,21 +1,27 @@
 /** The model chooser. */
 
 import { answer, lastAnswer } from "./answers.js";
-import { byId, counted, element } from "./dom.js";
+import { byId, counted, debounced, element } from "./dom.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
+const WAIT = 400; // milliseconds after the last choice: on a closed chooser, the arrow keys choose each model on the way
+
 
 /** Fires `change` when another model answers from now on. */
 export class Models extends EventTarget {
+  #wanted = null; // the model that is to be loaded, until it is
+  #job = null;
+
   /** @param {object} parts `editor` and `work`, as for `Suggestions` */
   constructor(parts) {
     super();
     Object.assign(this, parts);
     this.about = null; // what the server says of its model
     this.select = byId("model");
-    this.select.addEventListener("change", () => this.#load(this.select.value));
-    this.select.addEventListener("focus", () => this.#list());
-    document.addEventListener("visibilitychange", () => document.hidden || this.#ask()); // of what another tab did
+    this.loadSoon = debounced(() => this.#load(this.#wanted), WAIT);
+    this.select.addEventListener("change", () => this.#choose());
+    this.select.addEventListener("focus", () => (this.name ? this.#list() : this.start()));
+    document.addEventListener("visibilitychange", () => document.hidden || this.ask()); // of what another tab did
   }
 
   get name() {
@@ -24,11 +30,12 @@ export class Models extends EventTarget {
 
   /** Asks which model there is, and which others. */
   async start() {
-    await this.#ask();
+    await this.ask();
     if (this.name) await this.#list();
   }
 
-  async #ask() {
+  /** Asks which model answers now. */
+  async ask() {
     const read = (signal) => lastAnswer({ kind: "about" }, signal);
     const about = await this.work.run("Asking for the model", read, QUIET).done;
     if (about && about.model !== this.name) this.#show(about);
@@ -49,15 +56,28 @@ export class Models extends EventTarget {
       return element("option", { value: name, disabled: !is_here }, `${name} · ${inBytes(n_bytes)}${how}`);
     });
     this.select.replaceChildren(...options);
-    this.select.value = this.name;
+    this.select.value = this.#wanted ?? this.name;
+  }
+
+  /** Stops loading what was chosen before, and loads soon what is chosen now. */
+  #choose() {
+    this.#job?.stop();
+    this.#job = null;
+    this.#wanted = this.select.value;
+    this.loadSoon();
   }
 
   async #load(model) {
     const old = this.name;
     const request = { kind: "load", model, text: this.editor.text };
-    const loaded = await this.work.run(`Loading ${model}`, (...job) => load(request, ...job)).done;
+    const job = this.work.run(`Loading ${model}`, (...given) => load(request, ...given));
+    this.#job = job;
+    const loaded = await job.done;
+    if (job !== this.#job) return; // another one was chosen
+    this.#wanted = null;
     if (!loaded) {
       this.select.value = old;
+      await this.ask(); // it may have been loaded already when it was stopped
       return;
     }
     this.#show(loaded.about);
@@ -66,7 +86,7 @@ export class Models extends EventTarget {
 
   #show(about) {
     this.about = about;
-    this.select.value = about.model; // if it is listed already
+    this.select.value = this.#wanted ?? about.model; // if it is listed already
     const size = `${inMillions(about.n_parameters)} parameters`;
     byId("model-about").textContent = `${size}, sees ${counted(about.n_ctx, "token")}`;
     this.dispatchEvent(new Event("change"));
