@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -367,9 +367,12 @@ def test_stop_stops_the_model_at_the_next_token_and_keeps_what_is_there(page: An
 def test_another_model_keeps_the_text_and_says_how_many_tokens_it_has(page: Any, tiny: GPT2, models_dir: Path) -> None:
     write(page, TEXT)
     chooser = page.get_by_label("Model", exact=True)
-    missing = chooser.locator("option[value=gpt2-xl]")
-    expect(missing).to_contain_text("numpy-gpt2 download gpt2-xl")
-    expect(missing).to_be_disabled()
+    expect(chooser.locator("option[value='1558M']")).to_have_text("1558M · 6.2 GB · the same as gpt2-xl · not here")
+    chooser.select_option("gpt2-xl")
+    expect(page.locator("#missing code")).to_have_text("numpy-gpt2 download gpt2-xl")
+    expect(chooser).to_have_value("tiny")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("status")).to_contain_text("copied")
     chooser.select_option(SECOND)
     second = numpy_gpt2.load(SECOND, models_dir=models_dir)
     n_old, n_new = (len(vocabulary(model).encode(TEXT)) for model in (tiny, second))
@@ -587,7 +590,7 @@ def test_a_text_that_is_not_kept_is_not_thrown_away_unasked(page: Any, tmp_path:
     assert not page.evaluate(may_unload)
     file = tmp_path / "text.txt"
     file.write_text("Another", encoding="utf-8")
-    ways = [
+    ways: list[Callable[[], Any]] = [
         lambda: page.get_by_role("button", name="New text").click(),
         lambda: page.get_by_role("button", name="First").first.click(),
         lambda: page.locator("#import-file").set_input_files(file),

@@ -9,6 +9,7 @@ const WAIT = 400; // milliseconds after the last choice: on a closed chooser, th
 
 /** Fires `change` when another model answers from now on. */
 export class Models extends EventTarget {
+  #missing = new Set(); // names of models that are not on disk
   #wanted = null; // the model that is to be loaded, until it is
   #job = null;
 
@@ -20,6 +21,8 @@ export class Models extends EventTarget {
     this.select = byId("model");
     this.loadSoon = debounced(() => this.#load(this.#wanted), WAIT);
     this.select.addEventListener("change", () => this.#choose());
+    byId("missing-copy").hidden = !navigator.clipboard; // as at an address that is not secure
+    byId("missing-copy").addEventListener("click", () => this.#copyCommand());
     this.select.addEventListener("focus", () => (this.name ? this.#list() : this.start()));
     document.addEventListener("visibilitychange", () => document.hidden || this.ask()); // of what another tab did
   }
@@ -51,9 +54,10 @@ export class Models extends EventTarget {
   }
 
   #fill(models) {
-    const options = models.map(({ name, n_bytes, is_here }) => {
-      const how = is_here ? "" : ` · numpy-gpt2 download ${name}`;
-      return element("option", { value: name, disabled: !is_here }, `${name} · ${inBytes(n_bytes)}${how}`);
+    this.#missing = new Set(models.filter(({ is_here }) => !is_here).map(({ name }) => name));
+    const options = models.map(({ name, n_bytes, is_here, same_as }) => {
+      const notes = [inBytes(n_bytes), ...(same_as ? [`the same as ${same_as}`] : []), ...(is_here ? [] : ["not here"])];
+      return element("option", { value: name }, [name, ...notes].join(" · "));
     });
     this.select.replaceChildren(...options);
     this.select.value = this.#wanted ?? this.name;
@@ -68,6 +72,29 @@ export class Models extends EventTarget {
   }
 
   async #load(model) {
+    byId("missing").hidden = !this.#missing.has(model);
+    if (this.#missing.has(model)) this.#sayMissing(model);
+    else await this.#loadPresent(model);
+  }
+
+  #sayMissing(model) {
+    this.#wanted = null;
+    this.select.value = this.name;
+    byId("missing-name").textContent = model;
+    byId("missing-command").textContent = `numpy-gpt2 download ${model}`;
+    this.work.say(`${model} is not on this machine.`);
+  }
+
+  async #copyCommand() {
+    try {
+      await navigator.clipboard.writeText(byId("missing-command").textContent);
+      this.work.say("The command is copied: paste it into a terminal.");
+    } catch {
+      this.work.say("The browser does not let the page copy: select the command, and copy it yourself.", true);
+    }
+  }
+
+  async #loadPresent(model) {
     const old = this.name;
     const request = { kind: "load", model, text: this.editor.text };
     const job = this.work.run(`Loading ${model}`, (...given) => load(request, ...given));

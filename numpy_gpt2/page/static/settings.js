@@ -79,6 +79,7 @@ export class Settings extends EventTarget {
 
   #keepSeed(seed) {
     this.#inputs.get("seed").value = seed;
+    byId("seed-used").replaceChildren();
     this.#changed();
   }
 

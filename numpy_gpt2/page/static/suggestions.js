@@ -123,7 +123,7 @@ export class Suggestions {
 
   /** Takes a suggestion out of the list if there is the same one, which then says so. */
   #merge(row) {
-    if (!this.isOpen || !row.text) return;
+    if (!row.option.isConnected || !row.text) return;
     const same = this.#rows.find(({ text }) => text === row.text);
     if (!same) {
       this.#rows.push(row);
