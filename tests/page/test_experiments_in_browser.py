@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlencode
 
 import numpy as np
 import pytest
-import test_in_browser as in_browser
-from test_in_browser import PATIENCE, Served, Watched, expect, pytestmark  # noqa: F401
+from browsing import BROWSER, PATIENCE, Served, Watched
 
 import numpy_gpt2
 from numpy_gpt2 import layers
@@ -21,8 +20,9 @@ from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import put, scale, zero
 from numpy_gpt2.inside.patches import Change
 
-models_dir, served, browser = in_browser.models_dir, in_browser.served, in_browser.browser
-window, page = in_browser.window, in_browser.page
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
+expect = playwright.expect
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: its path may be in CHROMIUM")
 
 WOMAN, MAN = "The old woman was so angry that", "The old man was so angry that"
 HEAD = [{"name": "h3/attn/a", "how": "zero", "head": 1}]
@@ -319,7 +319,9 @@ def test_every_step_can_be_visited_again(page: Any, tiny: GPT2, served: Served) 
     n = len(tiny.tokenizer.encode(WOMAN))
     step_to(page, "First step")
     for k, line in enumerate(served.lines):
-        past = f"{n + k - 1} positions read from the past, 1 position" if k else f"nothing in the past yet, {n} positions"
+        past = (
+            f"{n + k - 1} positions read from the past, 1 position" if k else f"nothing in the past yet, {n} positions"
+        )
         n_bytes = 2 * 4 * 256 * 4 * (n + k)
         sentence = f"Step {k + 1} of 6: {past} computed. The past then holds {n + k} positions in {n_bytes:,} bytes."
         expect(facts(page)).to_have_text(sentence)
@@ -357,7 +359,8 @@ def test_the_strips_show_what_is_read_and_what_is_computed(page: Any) -> None:
     for change_theme in (lambda: None, page.locator("#theme").click):
         change_theme()
         colours = {
-            kind: [int(part) for part in re.findall(r"\d+", colour_of(page, kind))] for kind in ("past", "computed", "later")
+            kind: [int(part) for part in re.findall(r"\d+", colour_of(page, kind))]
+            for kind in ("past", "computed", "later")
         }
         assert page.evaluate(program) == [[colours[kind] for kind in row] for row in kinds]
 
