@@ -39,8 +39,9 @@ export function percent(probability) {
   return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
 }
 
-/** A number of a pass with so many significant digits: `−0.1235`, `1.2e-7`; null stands for minus infinity. */
+/** A number of a pass with so many significant digits: `−0.1235`; null stands for minus infinity. Or a truth value. */
 export function number(value, digits = 4) {
+  if (typeof value === "boolean") return value ? "True" : "False";
   if (value === null) return "−∞";
   return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
 }
@@ -48,10 +49,29 @@ export function number(value, digits = 4) {
 /** A whole number with its noun: `1 token`, `1,024 tokens`; `2 guesses`, where the plural is given. */
 export const counted = (number, noun, plural = `${noun}s`) => `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
 
-/** The beginning of a text on one line. */
+/** A place in an order: `3rd`. */
+export function ordinal(n) {
+  const rule = new Intl.PluralRules("en", { type: "ordinal" }).select(n);
+  return `${n.toLocaleString("en")}${{ one: "st", two: "nd", few: "rd", other: "th" }[rule]}`;
+}
+
+/** A bar as long as a share of its cell; only for the eye: the number stands beside it. */
+export function bar(share) {
+  const made = element("span", { className: "strip" });
+  made.style.setProperty("--share", share);
+  return made;
+}
+
+/** How many tokens the model does not see, as a clause; empty if it sees all. */
+export const without = (n_unseen) =>
+  n_unseen ? `, without the first ${counted(n_unseen, "token")}, for which the model has no room` : "";
+
+/** The beginning of a text on one line, in whole words. */
 export function excerpt(text, length) {
   const line = text.replace(/\s+/g, " ");
-  return line.length > length ? `${line.slice(0, length).trimEnd()}…` : line;
+  if (line.length <= length) return line;
+  const words = line.slice(0, length + 1).replace(/(?<=\S) \S*$/, "");
+  return `${words.slice(0, length)}…`;
 }
 
 /**

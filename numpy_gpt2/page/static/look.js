@@ -2,6 +2,7 @@
 
 import { PARTS } from "./address.js";
 import { lastAnswer } from "./answers.js";
+import { described } from "./changes.js";
 import { byId, counted, element, shown } from "./dom.js";
 import { Guessing } from "./guess.js";
 import { Attention } from "./look_attention.js";
@@ -10,8 +11,8 @@ import { Layers } from "./look_layers.js";
 import { Lines } from "./look_lines.js";
 import { Origin } from "./look_origin.js";
 import { Steps } from "./look_steps.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const KINDS = {
   lines: { title: "Line by line", Part: Lines },
   attention: { title: "Attention", Part: Attention },
@@ -67,9 +68,11 @@ export class Look {
   async #follow() {
     const { state } = this.address;
     if (state.view !== "look" || !this.models.name) return;
-    if (state.text === null) {
-      await this.opened;
-      if (this.address.state === state) this.address.go({ text: this.editor.text }, { replace: true });
+    if (state.text === null || !state.model) {
+      if (state.text === null) await this.opened;
+      if (this.address.state !== state) return;
+      const { text, model } = state;
+      this.address.go({ text: text ?? this.editor.text, model: model || this.models.name }, { replace: true });
       return;
     }
     this.#showModel(state.model);
@@ -178,8 +181,7 @@ export class Look {
   #newModel() {
     const isOther = this.#model && this.#model !== this.models.name;
     this.#model = this.models.name;
-    const { view, model } = this.address.state;
-    if (view === "look" && (isOther || !model)) this.address.go({ model: this.#model }, { replace: true });
+    if (isOther && this.address.state.view === "look") this.address.go({ model: this.#model }, { replace: true });
     else this.#follow();
   }
 
@@ -203,14 +205,6 @@ export class Look {
     const back = element("a", { href: this.address.link({ changes: [] }) }, "Look at the pass without it");
     notice.replaceChildren(`The pass is computed with ${counted(changes.length, "change")}: ${list}. `, back);
   }
-}
-
-/** A change in words: `h3/attn/a, head 1: zero`. */
-export function described({ name, how, factor, text, head, position }) {
-  const places = [name, ...(head === undefined ? [] : [`head ${head}`]),
-    ...(position === undefined ? [] : [`position ${position}`])];
-  const what = { zero: "zero", scale: `times ${factor}`, put: `the value from “${text}”` }[how];
-  return `${places.join(", ")}: ${what}`;
 }
 
 /** The state with a token, a layer and a head that there are. */

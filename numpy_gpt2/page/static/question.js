@@ -1,8 +1,8 @@
 /** A question that a part asks again and again, each time about something else. */
 
 import { answer } from "./answers.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const WAIT = 120; // milliseconds before what is asked while an older question runs: the next one may come soon
 
 /** Another question stops the older one; the same one is asked only once. */
