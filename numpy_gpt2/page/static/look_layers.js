@@ -10,6 +10,8 @@ import { bar } from "./terms.js";
 const N = 10; // tokens of the distribution
 
 export class Layers {
+  #explained = null; // the token whose logit is looked at; null: the likeliest one, until it is known
+
   /**
    * @param {object} parts
    * @param {HTMLElement} parts.root where the part goes
@@ -108,25 +110,29 @@ export class Layers {
     return choice;
   }
 
-  /** The token whose logit is looked at: that of the address, or else the likeliest one. */
+  /** The token of the address, if it names one. */
   get #chosen() {
     const { name, cell, token } = this.state;
     return name === "logits" && cell?.[1] === token ? cell[2] : null;
   }
 
-  #markChoice(id = this.#chosen) {
-    for (const choice of this.next.querySelectorAll("button")) choice.setAttribute("aria-pressed", Number(choice.value) === id);
+  #markChoice() {
+    for (const choice of this.next.querySelectorAll("button")) {
+      choice.setAttribute("aria-pressed", Number(choice.value) === this.#explained);
+    }
   }
 
   async #showAttribution() {
     const { state, pass } = this;
+    this.#explained = this.#chosen;
     const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen };
     const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
     if (state !== this.state) return;
     this.attribution.body.hidden = !found;
     if (!found) return;
     this.attribution.show(found, state, pass);
-    this.#markChoice(found.token.id);
+    this.#explained = found.token.id;
+    this.#markChoice();
   }
 }
 
