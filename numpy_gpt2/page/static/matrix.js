@@ -97,7 +97,7 @@ export class Matrix {
     if (!this.#picture) return;
     const { rows, columns, is_signed } = this.#picture;
     const colours = new Uint32Array(palette(is_signed).buffer);
-    const pixels = Uint32Array.from(this.#bytes, (byte) => colours[byte]);
+    const pixels = new Uint32Array(this.#bytes).map((byte) => colours[byte]); // Uint32Array.from would be 15 times slower
     Object.assign(this.canvas, { width: columns, height: rows });
     const image = new ImageData(new Uint8ClampedArray(pixels.buffer), columns, rows);
     this.canvas.getContext("2d").putImageData(image, 0, 0);
