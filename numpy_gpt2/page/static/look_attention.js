@@ -123,7 +123,8 @@ export class Attention {
   }
 
   #draw(picture, request) {
-    this.#shades = new Shades(picture);
+    this.#drawInto(this.matrix, picture);
+    this.#shades = new Shades(picture, this.matrix.bytes);
     this.#which = request;
     this.#exact.row = null;
     this.pair.replaceChildren();
@@ -134,7 +135,6 @@ export class Attention {
     this.about.textContent = "Each row is a token that looks, each column one that it looks at; the darker, the more "
       + `(on dark paper, the brighter), up to ${percent(picture.high)}.${why.length ? ` Derived: ${why.join("; ")}.` : ""}`;
     this.matrix.label = `${this.title.textContent}: weights; the arrows move from weight to weight, Enter explains one`;
-    this.#drawInto(this.matrix, picture);
   }
 
   #drawInto(matrix, picture) {
@@ -154,9 +154,9 @@ export class Attention {
     if (state !== this.state) return;
     this.withoutFigure.hidden = !asked;
     if (!asked || asked[0] === this.#free?.picture) return;
-    this.#free = new Shades(asked[0]);
     this.without.label = `Layer ${layer}, head ${head}: weights without the mask, derived`;
     this.#drawInto(this.without, asked[0]);
+    this.#free = new Shades(asked[0], this.without.bytes);
   }
 
   #explain(isHead) {

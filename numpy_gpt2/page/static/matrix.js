@@ -43,6 +43,11 @@ export class Matrix {
     else this.element.setAttribute("role", "img");
   }
 
+  /** The bytes of the picture, row by row. */
+  get bytes() {
+    return this.#bytes;
+  }
+
   set label(label) {
     this.element.setAttribute("aria-label", label);
   }
@@ -171,7 +176,7 @@ export class Matrix {
 }
 
 /** Bytes that were written in base64. A loop, since there may be a million. */
-export function decoded(base64) {
+function decoded(base64) {
   const letters = atob(base64);
   const bytes = new Uint8Array(letters.length);
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);

@@ -1,14 +1,15 @@
 /** The numbers of a picture, as exactly as its 254 shades have them: half a shade off at most. */
 
-import { decoded } from "./matrix.js";
-
 export class Shades {
   #bytes;
 
-  /** @param {object} picture as the server makes them */
-  constructor(picture) {
+  /**
+   * @param {object} picture as the server makes them
+   * @param {Uint8Array} bytes as `Matrix` has them once it has drawn the picture
+   */
+  constructor(picture, bytes) {
     this.picture = picture;
-    this.#bytes = decoded(picture.bytes);
+    this.#bytes = bytes;
   }
 
   /** The number in a row and a column of the array; of a thinned picture, that of its cell. */
