@@ -319,7 +319,9 @@ def test_every_step_can_be_visited_again(page: Any, tiny: GPT2, served: Served) 
     n = len(tiny.tokenizer.encode(WOMAN))
     step_to(page, "First step")
     for k, line in enumerate(served.lines):
-        past = f"{n + k - 1} positions read from the past, 1 position" if k else f"nothing in the past yet, {n} positions"
+        past = (
+            f"{n + k - 1} positions read from the past, 1 position" if k else f"nothing in the past yet, {n} positions"
+        )
         n_bytes = 2 * 4 * 256 * 4 * (n + k)
         sentence = f"Step {k + 1} of 6: {past} computed. The past then holds {n + k} positions in {n_bytes:,} bytes."
         expect(facts(page)).to_have_text(sentence)
@@ -357,7 +359,8 @@ def test_the_strips_show_what_is_read_and_what_is_computed(page: Any) -> None:
     for change_theme in (lambda: None, page.locator("#theme").click):
         change_theme()
         colours = {
-            kind: [int(part) for part in re.findall(r"\d+", colour_of(page, kind))] for kind in ("past", "computed", "later")
+            kind: [int(part) for part in re.findall(r"\d+", colour_of(page, kind))]
+            for kind in ("past", "computed", "later")
         }
         assert page.evaluate(program) == [[colours[kind] for kind in row] for row in kinds]
 
