@@ -127,7 +127,7 @@ def window(browser: Any, served: Served) -> Iterator[Watched]:
     window = Watched(browser, served.server.address)
     yield window
     window.context.close()
-    assert window.wrong == []
+    assert not window.wrong, window.wrong
 
 
 @pytest.fixture

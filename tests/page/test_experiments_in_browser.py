@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlencode
 
 import numpy as np
 import pytest
-import test_in_browser as in_browser
-from test_in_browser import PATIENCE, Served, Watched, expect, pytestmark  # noqa: F401
+from browsing import BROWSER, PATIENCE, Served, Watched
 
 import numpy_gpt2
 from numpy_gpt2 import layers
@@ -21,8 +20,9 @@ from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside import put, scale, zero
 from numpy_gpt2.inside.patches import Change
 
-models_dir, served, browser = in_browser.models_dir, in_browser.served, in_browser.browser
-window, page = in_browser.window, in_browser.page
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
+expect = playwright.expect
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: its path may be in CHROMIUM")
 
 WOMAN, MAN = "The old woman was so angry that", "The old man was so angry that"
 HEAD = [{"name": "h3/attn/a", "how": "zero", "head": 1}]

@@ -20,7 +20,8 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 
 import test_in_browser
-from test_in_browser import PATIENCE, Watched, expect, listed, settle, suggest, suggestion, text_of, write
+from browsing import PATIENCE, Watched
+from test_in_browser import expect, listed, settle, suggest, suggestion, text_of, write
 
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
@@ -36,8 +37,6 @@ pytestmark = [
 
 WHOLE = "He went on, nevertheless"  # a whole word, for tiny's vocabulary
 SECOND = "somebody/small"
-
-browser = test_in_browser.browser  # the fixture
 
 
 class StaticFiles(http.server.SimpleHTTPRequestHandler):

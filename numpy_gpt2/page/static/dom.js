@@ -39,8 +39,9 @@ export function percent(probability) {
   return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
 }
 
-/** A number of a pass with so many significant digits: `−0.1235`, `1.2e-7`; null stands for minus infinity. */
+/** A number of a pass with so many significant digits: `−0.1235`; null stands for minus infinity. Or a truth value. */
 export function number(value, digits = 4) {
+  if (typeof value === "boolean") return value ? "True" : "False";
   if (value === null) return "−∞";
   return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
 }
