@@ -20,6 +20,7 @@ from ..hub import listing, names
 from ..machine.threads import fitted
 from ..params import count_params
 from ..tokenizer import Tokenizer
+from ..weights.tensorflow import HUB_NAMES
 from . import reading
 from .fields import check_request
 from .looking import Looking
@@ -83,12 +84,12 @@ class Answers:
         yield about(self.model)
 
     def models(self) -> Iterator[Line]:
-        """A line for each model that may be chosen, whether it is on disk or not."""
+        """A line for each model that may be chosen, whether it is on disk or not; some have a second name."""
         for name in self._names():
             folder = names.locate(name, self._models_dir)
             source = names.source(name)
             n_bytes = listing.size_of(folder) if folder else listing.download_size(source) if source else 0
-            yield {"name": name, "n_bytes": n_bytes, "is_here": folder is not None}
+            yield {"name": name, "n_bytes": n_bytes, "is_here": folder is not None, "same_as": HUB_NAMES.get(name)}
 
     def load(self, model: str, text: str) -> Iterator[Line]:
         """Changes the model: a line before that, then one that describes the model and counts the text's tokens.
@@ -218,6 +219,7 @@ def about(model: GPT2) -> Line:
             "default": option.default,
             **ends(option),
             "whole": option.type is int,
+            "range": option.range,
             "help": option.help,
         }
         for option in sampling.OPTIONS

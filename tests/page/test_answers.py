@@ -93,8 +93,8 @@ class TestAbout:
     def test_the_options_are_those_of_sampling(self, answers: Answers) -> None:
         (line,) = ask(answers, "about")
         for told, option in zip(line["options"], sampling.OPTIONS, strict=True):
-            assert {name: told[name] for name in ("name", "default", "help")} == {
-                name: getattr(option, name) for name in ("name", "default", "help")
+            assert {name: told[name] for name in ("name", "default", "range", "help")} == {
+                name: getattr(option, name) for name in ("name", "default", "range", "help")
             }
             assert told["whole"] == (option.name == "top_k")
             assert option.accepts(told["low"])
@@ -348,6 +348,7 @@ class TestModels:
         assert {name for name, line in lines.items() if line["is_here"]} == {"tiny", folder}
         assert lines[folder]["n_bytes"] == sum(file.stat().st_size for file in Path(folder).iterdir())
         assert lines["1558M"]["n_bytes"] == 4 * 1_557_611_200
+        assert (lines["1558M"]["same_as"], lines["tiny"]["same_as"]) == ("gpt2-xl", None)
 
     def test_a_model_is_changed_and_the_text_stays(self, folder: str, tmp_path: Path) -> None:
         answers = Answers(numpy_gpt2.load(folder), str(tmp_path / "models"))

@@ -86,6 +86,7 @@ function read(hash, last) {
   if (view !== "look") return { ...last, view: "write" };
   const fields = new URLSearchParams(query);
   const part = fields.get("part");
+  const name = fields.get("name") ?? "";
   return {
     view,
     part: PARTS.includes(part) ? part : DEFAULTS.part,
@@ -94,7 +95,7 @@ function read(hash, last) {
     token: whole(fields.get("token")),
     layer: whole(fields.get("layer")) ?? DEFAULTS.layer,
     head: whole(fields.get("head")) ?? DEFAULTS.head,
-    name: /^\w+(\/\w+){0,4}$/.test(fields.get("name") ?? "") ? fields.get("name") : "",
+    name: /^\w+(\/\w+){0,4}$/.test(name) ? name : "",
     cell: /^\d{1,6}(,\d{1,6}){0,3}$/.test(fields.get("cell")) ? fields.get("cell").split(",").map(Number) : null,
     changes: changesIn(fields.get("changes")),
   };

@@ -20,7 +20,7 @@ const { lines } = isExported ? python : server;
 export async function* answer(request, signal, report) {
   for await (const object of lines(request, signal, report)) {
     if ("error" in object) throw new AnswerError(object.error);
-    yield object;
+    if (Object.keys(object).length) yield object; // an empty one says only that the model is at work
   }
 }
 

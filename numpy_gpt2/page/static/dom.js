@@ -27,6 +27,9 @@ export function shown(text) {
     part in MARKS ? element("span", { className: "mark" }, MARKS[part]) : part);
 }
 
+/** A token in a sentence. */
+export const named = (text) => element("span", { className: "token-text" }, ...shown(text));
+
 /** A probability in words: `12 %`, `0.41 %`. */
 export function percent(probability) {
   if (probability === 0) return "0 %";
@@ -58,10 +61,16 @@ export function bar(share) {
   return made;
 }
 
-/** The beginning of a text on one line. */
+/** How many tokens the model does not see, as a clause; empty if it sees all. */
+export const without = (n_unseen) =>
+  n_unseen ? `, without the first ${counted(n_unseen, "token")}, for which the model has no room` : "";
+
+/** The beginning of a text on one line, in whole words. */
 export function excerpt(text, length) {
   const line = text.replace(/\s+/g, " ");
-  return line.length > length ? `${line.slice(0, length).trimEnd()}…` : line;
+  if (line.length <= length) return line;
+  const words = line.slice(0, length + 1).replace(/(?<=\S) \S*$/, "");
+  return `${words.slice(0, length)}…`;
 }
 
 /**

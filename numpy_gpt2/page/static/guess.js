@@ -3,7 +3,7 @@
 import { counted, element } from "./dom.js";
 import { recall, remember } from "./store.js";
 
-/** Fires `change` when it was switched, or something was revealed. What was revealed once is never covered again. */
+/** Fires `change` when it was switched, a guess was made, or something revealed, which is never covered again. */
 export class Guessing extends EventTarget {
   #revealed = new Set();
   #isOn = recall("guess") ?? false;
@@ -35,6 +35,7 @@ export class Guessing extends EventTarget {
   count(isRight) {
     this.tries++;
     if (isRight) this.right++;
+    this.dispatchEvent(new Event("change"));
   }
 
   get score() {
@@ -51,26 +52,26 @@ export class ShapeGuess {
    * @param {object} parts
    * @param {HTMLElement} parts.root where the form goes
    * @param {Guessing} parts.guessing
+   * @param {() => void} parts.onReveal called when the form, which has the focus, gives place to the array
    */
-  constructor({ root, guessing }) {
-    this.guessing = guessing;
+  constructor({ root, guessing, onReveal }) {
+    Object.assign(this, { guessing, onReveal });
     this.question = element("label", { htmlFor: "guess" });
     this.given = element("p", { className: "faint" });
     this.field = element("input", { id: "guess", type: "text", autocomplete: "off", placeholder: "1, 2, 3" });
     this.verdict = element("p", { className: "verdict", role: "status" });
-    const show = () => this.guessing.reveal(this.name);
     this.element = element("form", { className: "guess", onsubmit: (event) => this.#check(event) },
       this.question, this.field,
       element("div", { className: "buttons" },
         element("button", { type: "submit" }, "Check"),
-        element("button", { type: "button", onclick: show }, "Show it")),
+        element("button", { type: "button", onclick: () => this.#reveal() }, "Show it")),
       this.given, this.verdict);
     root.append(this.element);
   }
 
   /** Asks for the shape of an array. */
   ask({ name, shape }, { tokens, n_embd, n_head, n_vocab }) {
-    if (name === this.name) return;
+    if (name === this.name && shape.join() === this.shape.join()) return;
     Object.assign(this, { name, shape });
     this.question.replaceChildren("Which shape has ", element("code", {}, name), "?");
     this.given.textContent = `There is one text of ${counted(tokens.length, "token")}; the model has ` +
@@ -88,8 +89,13 @@ export class ShapeGuess {
     }
     const isRight = guess.length === this.shape.length && guess.every((n, i) => n === this.shape[i]);
     this.guessing.count(isRight);
-    if (isRight) this.guessing.reveal(this.name);
+    if (isRight) this.#reveal();
     else this.#show(guess);
+  }
+
+  #reveal() {
+    this.guessing.reveal(this.name);
+    this.onReveal();
   }
 
   #show(guess) {
@@ -98,6 +104,6 @@ export class ShapeGuess {
       return element("span", { className: isRight ? "is-right" : "is-wrong" }, `${n} is ${isRight ? "right ✓" : "wrong ✗"}`);
     });
     const axes = guess.length === this.shape.length ? [] : [`It has ${counted(this.shape.length, "axis", "axes")}. `];
-    this.verdict.replaceChildren(...axes, ...marks.flatMap((mark, i) => (i ? [", ", mark] : [mark])), ". ", this.guessing.score, ".");
+    this.verdict.replaceChildren(...axes, ...marks.flatMap((mark, i) => (i ? [", ", mark] : [mark])), ".");
   }
 }

@@ -4,8 +4,8 @@ import { lastAnswer } from "./answers.js";
 import { debounced, element, number, shown } from "./dom.js";
 import { ShapeGuess } from "./guess.js";
 import { Matrix } from "./matrix.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const WAIT = 60; // milliseconds for which the mouse stays in a row before its numbers are asked for
 const N_MOST = 1024; // rows and columns of a picture
 const N_ROWS = 64; // whose numbers are kept
@@ -29,8 +29,9 @@ export class Large {
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
    * @param {import("./guess.js").Guessing} parts.guessing
+   * @param {() => void} parts.onReveal as for `ShapeGuess`
    */
-  constructor({ root, address, work, guessing }) {
+  constructor({ root, address, work, guessing, onReveal }) {
     Object.assign(this, { address, work, guessing });
     this.title = element("h2", {});
     this.about = element("p", { className: "faint" });
@@ -48,7 +49,7 @@ export class Large {
     this.box = element("div", { className: "large-box" }, this.matrix.element);
     this.body = element("div", { className: "large-body" }, this.about, tools, this.box, this.readout);
     this.element = element("section", { className: "large", "aria-label": "The array" }, this.title, this.body);
-    this.guess = new ShapeGuess({ root: this.element, guessing });
+    this.guess = new ShapeGuess({ root: this.element, guessing, onReveal });
     root.append(this.element);
   }
 

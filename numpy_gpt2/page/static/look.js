@@ -11,8 +11,8 @@ import { Layers } from "./look_layers.js";
 import { Lines } from "./look_lines.js";
 import { Origin } from "./look_origin.js";
 import { Steps } from "./look_steps.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const KINDS = {
   lines: { title: "Line by line", Part: Lines },
   attention: { title: "Attention", Part: Attention },

@@ -7,9 +7,9 @@ import { Copyable } from "./copyable.js";
 import { bar, debounced, element, percent, shown } from "./dom.js";
 import { MovedMap } from "./moved_map.js";
 import { Switches } from "./switches.js";
+import { QUIET } from "./work.js";
 
 const WAIT = 150; // milliseconds after the last change of the state
-const QUIET = 400; // milliseconds until it is said that this runs
 const N = 10; // of the likeliest tokens before, and of those after
 const WOMAN = "The old woman was so angry that";
 const MAN = "The old man was so angry that";
@@ -99,16 +99,22 @@ export class Experiments {
     return element("button", { type: "button", className: "small", onclick }, "Remove all");
   }
 
+  /** Makes links to ready experiments, once: who follows one keeps the place. */
   #showExamples() {
-    const link = (change, ...words) =>
-      element("li", {}, element("a", { href: this.address.link({ token: null, cell: null, ...change }) }, ...words));
-    const examples = [link({ changes: off(0, "mlp") }, "This text without the MLP of block 0")];
+    const examples = [[{ changes: off(0, "mlp") }, "This text without the MLP of block 0"]];
     if (this.pass.model === "tiny") examples.unshift(
-      link({ text: WOMAN, layer: 3, head: 1, changes: off(3, 1) },
-        `“${WOMAN}”: without head 1 of block 3, “she” becomes “he”`),
-      link({ text: WOMAN, layer: 2, changes: [{ name: "h2", how: "put", text: MAN, position: 2 }] },
-        "The same text: the value of h2 at “woman” is that of “man”"));
-    this.examples.replaceChildren(...examples);
+      [{ text: WOMAN, layer: 3, head: 1, changes: off(3, 1) },
+        `“${WOMAN}”: without head 1 of block 3, “she” becomes “he”`],
+      [{ text: WOMAN, layer: 2, changes: [{ name: "h2", how: "put", text: MAN, position: 2 }] },
+        "The same text: the value of h2 at “woman” is that of “man”"]);
+    const { children } = this.examples;
+    while (children.length > examples.length) this.examples.lastChild.remove();
+    examples.forEach(([change, title], i) => {
+      if (!children[i]) this.examples.append(element("li", {}, element("a", {})));
+      const link = children[i].firstChild;
+      link.href = this.address.link({ token: null, cell: null, ...change });
+      link.textContent = title;
+    });
   }
 
   #table() {

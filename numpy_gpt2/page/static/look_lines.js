@@ -6,8 +6,8 @@ import { element } from "./dom.js";
 import { Large } from "./large.js";
 import { Overview } from "./overview.js";
 import { Source } from "./source.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const SMALL = 44; // rows and columns of a small picture
 const STEPS = { p: -1, n: 1 }; // keys
 
@@ -40,7 +40,7 @@ export class Lines {
     root.append(element("div", { className: "stepper" }, this.buttons.p, this.buttons.n, this.where), this.columns);
     this.source = new Source({ ...parts, root: this.columns });
     this.columns.append(side);
-    this.large = new Large({ ...parts, root: side });
+    this.large = new Large({ ...parts, root: side, onReveal: () => root.focus() });
     this.cell = new Cell({ ...parts, root: side });
     root.tabIndex = -1; // a click into the part gives it the keys
     root.addEventListener("keydown", (event) => this.#onKey(event));
@@ -192,8 +192,5 @@ function callOf(at, arrays) {
   return call;
 }
 
-/** `h1/attn` for `h1/attn/q`, `h1` for `h1/x`, `ln_f` for `ln_f/centred`. */
-function partOf(name) {
-  const [first, second] = name.split("/");
-  return /^h\d+$/.test(first) && second && second !== "x" ? `${first}/${second}` : first;
-}
+/** The part of a block to which an array belongs: `h1/attn` for `h1/attn/q`; none for `h1/x` and outside of the blocks. */
+const partOf = (name) => /^h\d+\/(?!x$)\w+/.exec(name)?.[0] ?? "";

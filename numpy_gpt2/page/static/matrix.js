@@ -34,7 +34,7 @@ export class Matrix {
    */
   constructor({ label, onHover, onChoose }) {
     Object.assign(this, { onHover, onChoose });
-    this.canvas = element("canvas", { className: "matrix-cells" });
+    this.canvas = element("canvas", { className: "matrix-cells", width: 0, height: 0 });
     this.cells = element("div", { className: "matrix-field" }, this.canvas, this.#row, this.#chosen, this.#cursor);
     this.element = element("div", { className: "matrix" }, this.#columnLabels, this.#rowLabels, this.cells);
     this.label = label;
@@ -62,6 +62,7 @@ export class Matrix {
     this.#at = [Math.min(this.#at[0], picture.rows - 1), Math.min(this.#at[1], picture.columns - 1)];
     this.#paint();
     this.resize(size);
+    if (this.onHover || this.onChoose) this.element.tabIndex = 0;
   }
 
   /** Shows the same picture in another size, as for `draw`; the marks are to be set again. */
@@ -103,7 +104,7 @@ export class Matrix {
   }
 
   #listen() {
-    Object.assign(this.element, { tabIndex: 0, role: "application" });
+    this.element.setAttribute("role", "application");
     this.element.setAttribute("aria-roledescription", "matrix");
     this.cells.addEventListener("pointermove", (event) => this.#point(event));
     this.cells.addEventListener("pointerleave", () => this.#leave());
@@ -170,7 +171,7 @@ export class Matrix {
 }
 
 /** Bytes that were written in base64. A loop, since there may be a million. */
-function decoded(base64) {
+export function decoded(base64) {
   const letters = atob(base64);
   const bytes = new Uint8Array(letters.length);
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);

@@ -11,7 +11,7 @@ const KINDS = {
 };
 
 export class StepView {
-  #text = ""; // before the first step
+  #text = ""; // what was read in the first step
   #pass = null;
   #chips = []; // an element for each token, those of the text and those that were written
   #n_given = 0; // how many of the tokens the text had
@@ -24,10 +24,12 @@ export class StepView {
   constructor({ address, onVisit }) {
     this.address = address;
     this.facts = element("p", {});
+    this.note = element("p", { className: "faint" });
     this.tokens = element("p", {
       className: "step-tokens", tabIndex: 0, role: "group", "aria-label": "The text so far",
     });
-    this.links = element("p", { className: "step-links" });
+    this.before = element("a", {}, "Look inside at the text of this step");
+    this.after = element("a", {}, "Where does the drawn token come from?");
     this.rows = element("tbody");
     this.caption = element("caption");
     this.legend = legend();
@@ -38,7 +40,7 @@ export class StepView {
       if (chip) onVisit(this.#chips.indexOf(chip) - this.#n_given);
     });
     this.element = element("div", { className: "step-view" },
-      this.facts, this.legend, this.tokens, this.links,
+      this.facts, this.legend, this.note, this.tokens, element("p", {}, this.before, " · ", this.after),
       element("div", { className: "step-columns" },
         element("section", { className: "step-past", "aria-label": "The past" },
           element("h2", {}, "The past fills"),
@@ -80,7 +82,7 @@ export class StepView {
     });
     this.tokens.scrollTop = this.tokens.scrollHeight;
     this.facts.textContent = facts(steps[at]);
-    this.links.replaceChildren(...this.#links(steps, at));
+    this.#link(steps, at);
     this.caption.replaceChildren(...drawn(steps[at]));
     this.rows.replaceChildren(...alternatives(steps[at]));
     this.strips.draw(steps, at);
@@ -88,11 +90,21 @@ export class StepView {
 
   /** Adds what is missing: the tokens of the text that are read, and those that were written by now. */
   #addChips(steps) {
-    if (!this.#chips.length) {
-      this.#n_given = steps[0].n_read;
-      this.#append(this.#pass.tokens.slice(-this.#n_given));
-    }
+    if (!this.#chips.length) this.#addGiven(steps[0].n_read);
     this.#append(steps.slice(this.#chips.length - this.#n_given).map((step) => step.token));
+  }
+
+  /** Adds the tokens of the text. Those that would leave no room for the new ones are not read. */
+  #addGiven(n) {
+    const { tokens } = this.#pass;
+    const read = tokens.slice(-n);
+    const n_left = tokens.length - n;
+    this.#n_given = n;
+    this.#text = this.#text.slice(read[0].begin);
+    this.note.hidden = n_left === 0;
+    this.note.textContent =
+      `The first ${counted(n_left, "token")} of the text are left out, so that there is room for the new ones.`;
+    this.#append(read);
   }
 
   #append(tokens) {
@@ -101,14 +113,12 @@ export class StepView {
     this.tokens.append(...chips);
   }
 
-  /** Where the text before and after the step can be looked at. */
-  #links(steps, at) {
+  /** Leads to where the text before and after the step can be looked at. */
+  #link(steps, at) {
     const text = (n) => this.#text + written(steps.slice(0, n).map((step) => step.token));
     const place = { name: "", cell: null, changes: [], token: null };
-    const before = this.address.link({ ...place, part: "lines", text: text(at) });
-    const after = this.address.link({ ...place, part: "origin", text: text(at + 1) });
-    return [element("a", { href: before }, "Look inside at the text of this step"), " · ",
-      element("a", { href: after }, "Where does the drawn token come from?")];
+    this.before.href = this.address.link({ ...place, part: "lines", text: text(at) });
+    this.after.href = this.address.link({ ...place, part: "origin", text: text(at + 1) });
   }
 }
 
