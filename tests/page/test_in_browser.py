@@ -701,15 +701,21 @@ def test_the_likeliest_tokens_alone_are_the_same_three_times(page: Any) -> None:
     expect(listed(page)).to_contain_text("(6 times the same)")
 
 
-def test_a_half_word_that_cannot_grow_says_so(page: Any) -> None:
-    page.get_by_label("Length").fill("1")
-    page.get_by_label("Temperature").fill("0")
-    page.get_by_label("Top k").fill("1")
-    write(page, "Once upon a tim")
+def test_a_suggestion_that_is_too_short_for_anything_new_says_so(page: Any, served: Served) -> None:
+    """As where the only token writes no more than the half word."""
+    answer = served.answers.answer
+
+    def short(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if request["kind"] != "suggest":
+            yield from answer(request)
+            return
+        yield {"model": "tiny", "seed": 1, "n_dropped": 1, "half_word": "ti", "n_unseen": 0}
+        yield from ({"row": 0, "text": "", "ids": [5]}, {"row": 0, "finish_reason": "length"})
+
+    served.answers.answer = short  # type: ignore[method-assign]
+    write(page, "Once upon a ti")
     page.keyboard.press("Tab")
-    expect(page.locator("#stop")).to_be_hidden()
-    for text in listed(page).all_text_contents():
-        assert "not a whole character" not in text
+    expect(listed(page).first).to_have_text("tinothing new yet: a greater Length gives more")
 
 
 def test_the_model_that_was_chosen_last_answers(page: Any, served: Served) -> None:
