@@ -13,6 +13,7 @@ import device_array
 import numpy as np
 import numpy.typing as npt
 import pytest
+from browsing import browser, models_dir, page, served, window  # noqa: F401 (fixtures)
 from device_array import DeviceArray
 
 import numpy_gpt2

@@ -114,8 +114,8 @@ class Looking:
         of_axes = axes(name, array.shape)
         cells = of_head(name, array, head)
         labels = {
-            "row_labels": "tokens" if "n_seq" in of_axes else "",
-            "column_labels": "tokens" if "n_key" in of_axes else "",
+            "row_labels": "tokens" if "n_seq" in of_axes and array.ndim > 1 else "",
+            "column_labels": "tokens" if "n_key" in of_axes or of_axes == "[n_seq]" else "",
         }
         made = picture(cells, n_most)
         is_derived = isinstance(head, str) or made["step"] != [1, 1]

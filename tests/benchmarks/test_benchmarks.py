@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from numpy_gpt2 import HParams
 
 pytest.importorskip("benchmarks", reason="the benchmark is only in the source tree")
 from benchmarks import __main__ as benchmark
-from benchmarks import beside, cold, functions, peers, speculation, tokenizers, training
+from benchmarks import beside, cold, functions, page, peers, speculation, tokenizers, training
 from benchmarks.__main__ import BETTER, Task
 from benchmarks.worker import Worker
+from numpy_gpt2.page.answers import Answers
+from numpy_gpt2.page.server import PageServer
 from numpy_gpt2.tokenizer import Tokenizer
 
 SMALL = HParams(n_vocab=50257, n_ctx=1024, n_embd=12, n_head=3, n_layer=2)
@@ -302,3 +305,19 @@ def test_functions_of_the_package_are_named_by_module() -> None:
     for name in ("layers.attention", "machine.products.product", "decoding.prefill.read", "generation.generate_batch"):
         assert name in times
     assert times["layers.block"][1] == 2 * SMALL.n_layer
+
+
+def test_the_page_writes_as_many_tokens_as_generate() -> None:
+    model = random_model(SMALL, "float32")
+    model.tokenizer = Tokenizer.gpt2()
+    with PageServer(Answers(model).answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert len(page.moments_of_page(server.port, 5)) == len(page.moments_of_generate(model, 5)) == 5
+        server.shutdown()
+    for pair in page.in_turns(model, n_tokens=4, n_rounds=2):
+        assert min(pair) > 0
+
+
+def test_a_ratio_is_the_median_of_ratios() -> None:
+    shown = page.show([(1, 2), (2, 6), (4, 4)], 1000, "ms", ("generate", "the page"))
+    assert shown == "generate 2000.00 ms, the page 4000.00 ms; the page takes 2.000 times as long"

@@ -4,141 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import BROWSER, PATIENCE, SECOND, Served, Watched
 
 import numpy_gpt2
 from numpy_gpt2 import layers
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.page.answers import Answers
-from numpy_gpt2.page.server import PageServer
-from numpy_gpt2.params import HParams
 from numpy_gpt2.tokenizer import Tokenizer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 expect = playwright.expect
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: its path may be in CHROMIUM")
 
-PATIENCE = 30_000  # milliseconds that something may take on a busy machine
 TEXT = "Once upon a time there was a king who had three daughters."
-SECOND = "somebody/small"  # a second model
-
-
-class Served:
-    """The server, and what it was asked and answered."""
-
-    def __init__(self, answers: Answers) -> None:
-        self.answers = answers
-        self.requests: list[dict[str, Any]] = []
-        self.lines: list[dict[str, Any]] = []  # of the requests of one kind, after `watch`
-        self.ended = threading.Event()  # a watched answer came to an end, or was stopped
-        self._watched = ""
-        self.server = PageServer(self.answer)
-
-    def watch(self, kind: str) -> None:
-        self.lines.clear()
-        self.ended.clear()
-        self._watched = kind
-
-    def answer(self, request: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-        self.requests.append(request)
-        is_watched = request["kind"] == self._watched
-        try:
-            with closing(self.answers.answer(request)) as lines:  # type: ignore[type-var]
-                for line in lines:
-                    if is_watched:
-                        self.lines.append(line)
-                    yield line
-        finally:
-            if is_watched:
-                self.ended.set()
-
-
-@pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    hparams = HParams(n_vocab=50257, n_ctx=32, n_embd=8, n_head=2, n_layer=1)
-    numpy_gpt2.save(numpy_gpt2.init(hparams), folder / SECOND)
-    return folder
-
-
-@pytest.fixture
-def served(tiny: GPT2, models_dir: Path) -> Iterator[Served]:
-    served = Served(Answers(tiny, str(models_dir), partial(numpy_gpt2.load, models_dir=models_dir)))
-    thread = threading.Thread(target=lambda: served.server.serve_forever(poll_interval=0.01))
-    thread.start()
-    try:
-        yield served
-    finally:
-        served.server.shutdown()
-        thread.join()
-        served.server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=BROWSER, args=arguments)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A browser's window, and what went wrong in it."""
-
-    def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 800, **options: Any) -> None:
-        self.address = address
-        viewport = {"width": width, "height": height}
-        self.context = browser.new_context(viewport=viewport, accept_downloads=True, **options)
-        self.context.set_default_timeout(PATIENCE)
-        self.context.add_init_script(f"localStorage['numpy-gpt2/settings'] ??= '{json.dumps({'seed': '3'})}'")
-        self.wrong: list[str] = []
-
-    def open(self) -> Any:
-        page = self.context.new_page()
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("request", self._see)
-        page.goto(self.address)
-        expect(page.locator("#model")).not_to_have_value("")
-        expect(page.locator("#text")).to_be_editable()
-        return page
-
-    def _hear(self, message: Any) -> None:
-        if message.type == "error":
-            self.wrong.append(message.text)
-
-    def _see(self, request: Any) -> None:
-        if not request.url.startswith((self.address, f"blob:{self.address}")):
-            self.wrong.append(f"a request to {request.url}")
-
-
-@pytest.fixture
-def window(browser: Any, served: Served) -> Iterator[Watched]:
-    expect.set_options(timeout=PATIENCE)
-    window = Watched(browser, served.server.address)
-    yield window
-    window.context.close()
-    assert window.wrong == []
-
-
-@pytest.fixture
-def page(window: Watched) -> Any:
-    return window.open()
 
 
 def write(page: Any, text: str) -> None:
@@ -443,7 +328,7 @@ def test_an_alternative_goes_on_from_its_token_as_a_branch(page: Any, tiny: GPT2
     page.keyboard.press("Alt+ArrowDown")
     best = np.argsort(-tiny.logits(before)[-1], kind="stable")[:8].tolist()
     options = listed(page)
-    expect(options).to_have_count(8)
+    expect(options).to_have_count(9)  # with the way to look inside
     choice = next(i for i, id in enumerate(best) if id != ids[5])
     for _ in range(choice):
         page.keyboard.press("ArrowDown")
@@ -462,7 +347,7 @@ def test_the_mouse_shows_alternatives_without_taking_the_keys(page: Any, tiny: G
     write(page, TEXT)
     settle(page)
     page.locator(".token").nth(3).hover(force=True)
-    expect(listed(page)).to_have_count(8)
+    expect(listed(page)).to_have_count(9)
     page.keyboard.press("Enter")
     expect(page.locator("#text")).to_have_value(f"{TEXT}\n")
 
@@ -1023,7 +908,7 @@ def test_no_overflow_at_360_pixels(browser: Any, served: Served) -> None:
     expect(page.locator("#stop")).to_be_hidden()
     page.keyboard.press("Escape")
     page.keyboard.press("Alt+ArrowDown")
-    expect(listed(page)).to_have_count(8)
+    expect(listed(page)).to_have_count(9)
     assert page.evaluate(widths) == [360, 360]
     window.context.close()
     assert window.wrong == []

@@ -1,6 +1,6 @@
 /** What else a token could have been: a list by the token, opened by the mouse, a tap or a key. */
 
-import { element, percent, shown } from "./dom.js";
+import { element, ordinal, percent, shown } from "./dom.js";
 
 const HOVER = 250; // milliseconds that the mouse rests on a token
 const AWAY = 350; // milliseconds that the mouse may be elsewhere
@@ -10,7 +10,7 @@ export class Alternatives {
   #index = -1; // of the token that is shown
   #timer = null;
 
-  /** @param {object} parts `editor`, `popup`, `work` and `models`, as for `Suggestions` */
+  /** @param {object} parts `address`, `editor`, `popup`, `work` and `models`, as for `Write` */
   constructor(parts) {
     Object.assign(this, parts);
     const { area } = this.editor;
@@ -60,6 +60,8 @@ export class Alternatives {
     token.span.classList.add("is-shown");
     this.popup.setTitle(...this.#title(token, first));
     for (const alternative of first.alternatives) this.#add(alternative, first);
+    if (token.probability === null) return;
+    this.popup.add(["Where does it come from?"], () => this.#lookInside(index)).classList.add("is-way");
   }
 
   #closed(token) {
@@ -97,12 +99,15 @@ export class Alternatives {
     this.editor.replace(begin, this.editor.text.length, text, detail);
     this.work.say("What stood there before is kept in Branches.");
   }
+
+  /** Leads to the other view: to the token, as the last one of its text. */
+  #lookInside(index) {
+    this.popup.close();
+    const text = this.editor.text.slice(0, this.editor.tokens[index].end);
+    const { name: model } = this.models;
+    this.address.go({ view: "look", part: "origin", token: index, text, model, cell: null, changes: [] });
+  }
 }
 
 const strange = (text) => (text === END_OF_TEXT ? "the end of the text" : "a part of a character");
-
-function likeliest(rank) {
-  if (rank === 1) return "the likeliest";
-  const rule = new Intl.PluralRules("en", { type: "ordinal" }).select(rank);
-  return `${rank.toLocaleString("en")}${{ one: "st", two: "nd", few: "rd", other: "th" }[rule]} likeliest`;
-}
+const likeliest = (rank) => (rank === 1 ? "the likeliest" : `${ordinal(rank)} likeliest`);

@@ -27,6 +27,9 @@ export function shown(text) {
     part in MARKS ? element("span", { className: "mark" }, MARKS[part]) : part);
 }
 
+/** A token in a sentence. */
+export const named = (text) => element("span", { className: "token-text" }, ...shown(text));
+
 /** A probability in words: `12 %`, `0.41 %`. */
 export function percent(probability) {
   if (probability === 0) return "0 %";
@@ -36,8 +39,27 @@ export function percent(probability) {
   return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
 }
 
-/** A whole number with its noun: `1 token`, `1,024 tokens`. */
-export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+/** A number of a pass with so many significant digits: `−0.1235`, `1.2e-7`; null stands for minus infinity. */
+export function number(value, digits = 4) {
+  if (value === null) return "−∞";
+  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+}
+
+/** A whole number with its noun: `1 token`, `1,024 tokens`; `2 guesses`, where the plural is given. */
+export const counted = (number, noun, plural = `${noun}s`) => `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
+
+/** A place in an order: `3rd`. */
+export function ordinal(n) {
+  const rule = new Intl.PluralRules("en", { type: "ordinal" }).select(n);
+  return `${n.toLocaleString("en")}${{ one: "st", two: "nd", few: "rd", other: "th" }[rule]}`;
+}
+
+/** A bar as long as a share of its cell; only for the eye: the number stands beside it. */
+export function bar(share) {
+  const made = element("span", { className: "strip" });
+  made.style.setProperty("--share", share);
+  return made;
+}
 
 /** How many tokens the model does not see, as a clause; empty if it sees all. */
 export const without = (n_unseen) =>

@@ -1,34 +1,69 @@
-/** The frame of the page: the theme, the model chooser, and the view. */
+/** The frame of the page: the theme, the model chooser, and the two views. */
 
+import { Address } from "./address.js";
 import { byId } from "./dom.js";
 import { Editor } from "./editor.js";
+import { Look } from "./look.js";
+import { repaint } from "./matrix.js";
 import { Models } from "./models.js";
+import { isDark, onSystemTheme } from "./palette.js";
 import { remember } from "./store.js";
 import { Work } from "./work.js";
 import { Write } from "./write.js";
 
-const root = document.documentElement;
-const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
-
-const isDark = () => (root.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
+const VIEWS = { write: "Write", look: "Look inside" };
 
 function showTheme() {
   byId("theme").textContent = isDark() ? "Light" : "Dark";
   byId("theme").setAttribute("aria-label", `Change to the ${isDark() ? "light" : "dark"} theme`);
+  repaint();
 }
 
 function changeTheme() {
-  root.dataset.theme = isDark() ? "light" : "dark";
-  remember("theme", root.dataset.theme);
+  const { dataset } = document.documentElement;
+  dataset.theme = isDark() ? "light" : "dark";
+  remember("theme", dataset.theme);
   showTheme();
 }
 
 byId("theme").addEventListener("click", changeTheme);
-prefersDark.addEventListener("change", showTheme);
+onSystemTheme(showTheme);
 showTheme();
+
+const address = new Address();
+
+let shown = "";
+
+function showView() {
+  const { view } = address.state;
+  if (view === shown) return;
+  shown = view;
+  for (const name of Object.keys(VIEWS)) {
+    byId(name).hidden = name !== view;
+    if (name === view) byId(`to-${name}`).setAttribute("aria-current", "page");
+    else byId(`to-${name}`).removeAttribute("aria-current");
+  }
+  for (const id of ["suggest", "count"]) byId(id).hidden = view !== "write";
+  document.title = `${VIEWS[view]} · numpy_gpt2`;
+}
+
+address.addEventListener("change", showView);
+showView();
 
 const work = new Work();
 const editor = new Editor();
 const models = new Models({ editor, work });
-const write = new Write({ editor, work, models });
-await Promise.all([write.start(), models.start()]);
+const write = new Write({ address, editor, work, models });
+
+// The link to the other view carries the text as it is when somebody is about to follow the link.
+function carryText() {
+  if (address.state.view === "look") return;
+  const { text } = editor;
+  byId("to-look").href = address.link({ view: "look", text, model: models.name, token: null, cell: null, changes: [] });
+}
+
+for (const event of ["pointerenter", "pointerdown", "focus"]) byId("to-look").addEventListener(event, carryText);
+
+const opened = write.start();
+new Look({ address, editor, work, models, opened });
+await Promise.all([opened, models.start()]);

@@ -19,7 +19,7 @@ export class Models extends EventTarget {
     Object.assign(this, parts);
     this.about = null; // what the server says of its model
     this.select = byId("model");
-    this.loadSoon = debounced(() => this.#load(this.#wanted), WAIT);
+    this.loadSoon = debounced(() => this.use(this.#wanted), WAIT);
     this.select.addEventListener("change", () => this.#choose());
     byId("missing-copy").hidden = !navigator.clipboard; // as at an address that is not secure
     byId("missing-copy").addEventListener("click", () => this.#copyCommand());
@@ -39,7 +39,7 @@ export class Models extends EventTarget {
 
   /** Asks which model answers now. */
   async ask() {
-    const read = (signal) => lastAnswer({ kind: "about" }, signal);
+    const read = (...job) => lastAnswer({ kind: "about" }, ...job);
     const about = await this.work.run("Asking for the model", read, QUIET).done;
     if (about && about.model !== this.name) this.#show(about);
   }
@@ -71,10 +71,11 @@ export class Models extends EventTarget {
     this.loadSoon();
   }
 
-  async #load(model) {
+  /** Loads a model, from now on for all who use this server; or says how to get it. */
+  async use(model) {
     byId("missing").hidden = !this.#missing.has(model);
     if (this.#missing.has(model)) this.#sayMissing(model);
-    else await this.#loadPresent(model);
+    else await this.#load(model);
   }
 
   #sayMissing(model) {
@@ -94,7 +95,7 @@ export class Models extends EventTarget {
     }
   }
 
-  async #loadPresent(model) {
+  async #load(model) {
     const old = this.name;
     const request = { kind: "load", model, text: this.editor.text };
     const job = this.work.run(`Loading ${model}`, (...given) => load(request, ...given));

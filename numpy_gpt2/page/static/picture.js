@@ -1,7 +1,7 @@
 /** The picture of the next token's distribution: what stays in the draw, and in grey what was ruled out. */
 
 import { lastAnswer } from "./answers.js";
-import { byId, counted, debounced, element, percent, shown, without } from "./dom.js";
+import { bar, byId, counted, debounced, element, percent, shown, without } from "./dom.js";
 import { QUIET } from "./work.js";
 
 const WAIT = 250; // milliseconds after the last change
@@ -47,7 +47,7 @@ export class Picture {
     const stays = `${draw(n_kept, this.models.about.n_vocab)}${without(n_unseen)}.`;
     byId("picture-summary").textContent = `${what}${stays}`;
     const most = Math.max(...tokens.map((token) => Math.max(token.probability, token.drawn)));
-    const rows = tokens.map((token) => bar([...shown(token.text)], token, most));
+    const rows = tokens.map((token) => row([...shown(token.text)], token, bar((token.drawn || token.probability) / most)));
     if (others.probability) rows.push(row(["all others"], others, ""));
     byId("picture").tBodies[0].replaceChildren(...rows);
   }
@@ -58,12 +58,6 @@ const grows = (half) => `The last token may still grow, so only tokens that agre
 function draw(n_kept, n_vocab) {
   if (n_kept === n_vocab) return "All tokens stay in the draw";
   return `${n_kept.toLocaleString("en")} of ${counted(n_vocab, "token")} ${n_kept === 1 ? "stays" : "stay"} in the draw`;
-}
-
-function bar(name, { probability, drawn }, most) {
-  const strip = element("span", { className: "strip" });
-  strip.style.setProperty("--share", (drawn || probability) / most);
-  return row(name, { probability, drawn }, strip);
 }
 
 function row(name, { probability, drawn }, strip) {

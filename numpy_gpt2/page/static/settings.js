@@ -1,6 +1,7 @@
 /** The settings: a labelled control for each, with its default. They are kept in the browser. */
 
 import { byId, element } from "./dom.js";
+import { helpOf, numberIn, numberInput, words } from "./fields.js";
 import { recall, remember } from "./store.js";
 
 const OWN = [
@@ -84,12 +85,8 @@ export class Settings extends EventTarget {
   }
 
   #number(option, kept) {
-    const input = element("input", { type: "number", id: `set-${option.name}`, step: option.whole ? 1 : 0.05 });
-    if (Number.isInteger(option.low)) input.min = option.low;
-    if (option.high !== null) input.max = option.high;
-    input.value = kept || option.default;
-    const help = `${option.help} (default ${option.default})`;
-    return this.#labelled(option.name, option.label ?? words(option.name), input, help);
+    const input = numberInput(option, `set-${option.name}`, kept);
+    return this.#labelled(option.name, option.label ?? words(option.name), input, helpOf(option));
   }
 
   #seed(kept = "") {
@@ -117,8 +114,7 @@ export class Settings extends EventTarget {
   }
 
   #value(option) {
-    const value = this.#inputs.get(option.name).valueAsNumber;
-    return Number.isNaN(value) ? option.default : value;
+    return numberIn(this.#inputs.get(option.name), option);
   }
 
   #reset() {
@@ -137,8 +133,6 @@ export class Settings extends EventTarget {
 function between(low, high) {
   return { low, high, whole: true, range: `a whole number, ${low} to ${high}` };
 }
-
-const words = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 const unescaped = (line) => line.replace(/\\(n|t|\\)/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter]);
 

@@ -12,6 +12,7 @@ export class Work {
     const stop = byId("stop");
     stop.addEventListener("pointerdown", (event) => event.preventDefault()); // the cursor stays in the text
     stop.addEventListener("click", () => this.stop());
+    this.say(""); // in place of what an exported page says until it runs
   }
 
   /**

@@ -18,6 +18,7 @@ export class Write {
 
   /**
    * @param {object} parts
+   * @param {import("./address.js").Address} parts.address
    * @param {import("./editor.js").Editor} parts.editor
    * @param {import("./work.js").Work} parts.work
    * @param {import("./models.js").Models} parts.models

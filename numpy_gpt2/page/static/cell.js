@@ -1,0 +1,118 @@
+/** The panel "One number": how a number of the pass was computed, with the real numbers it was computed from. */
+
+import { lastAnswer } from "./answers.js";
+import { element, number } from "./dom.js";
+import { QUIET } from "./work.js";
+
+const N_TERMS = 8; // of a sum, how many are shown
+
+export class Cell {
+  #job = null;
+  #shown = null; // what the panel explains
+
+  /**
+   * @param {object} parts
+   * @param {HTMLElement} parts.root where the panel goes
+   * @param {import("./address.js").Address} parts.address
+   * @param {import("./work.js").Work} parts.work
+   */
+  constructor({ root, address, work }) {
+    Object.assign(this, { address, work });
+    this.body = element("div", {});
+    this.element = element("section", { className: "one-number", "aria-label": "One number" },
+      element("h2", {}, "One number"), this.body);
+    root.append(this.element);
+  }
+
+  /**
+   * Explains the locked number, or says how to lock one.
+   * @param {object} state of the address; its `name` and `cell` say which number
+   * @param {object} pass to which the number belongs
+   */
+  async show({ text, name, cell, changes }, pass) {
+    const request = { kind: "explain", text, name, index: cell, changes, n_terms: N_TERMS };
+    const key = JSON.stringify(request) + pass.model;
+    if (key === this.#shown) return;
+    this.#shown = key;
+    this.#job?.stop();
+    if (!cell) {
+      this.body.replaceChildren(element("p", { className: "faint" },
+        "Choose a cell of the picture (click, or Enter) to see the arithmetic behind its number."));
+      return;
+    }
+    this.#job = this.work.run("Explaining a number", (signal) => lastAnswer(request, signal), QUIET);
+    const found = await this.#job.done;
+    if (this.#shown !== key) return;
+    if (found) this.body.replaceChildren(...this.#explained(found));
+    else {
+      this.#shown = null;
+      this.body.replaceChildren();
+    }
+  }
+
+  #explained({ name, index, value, source, file, line, formula, numbers, note }) {
+    const steps = numbers.map((each) => element("li", {}, ...this.#number(each)));
+    return [
+      element("p", { className: "one-value" }, element("code", {}, indexed(name, index)), " = ",
+        element("strong", { className: "number", title: String(value) }, number(value, 6))),
+      element("p", {}, element("code", {}, source), " ", element("span", { className: "faint" }, `${file}, line ${line}`)),
+      ...(formula ? [element("p", { className: "formula" }, formula)] : []),
+      element("ol", { className: "operands" }, ...steps),
+      ...(note ? [element("p", { className: "faint" }, note)] : []),
+    ];
+  }
+
+  #number({ text, value, name, index, n_terms, terms, rest }) {
+    const shown = element("span", { className: "number", title: String(value) }, number(value, 6));
+    const head = [element("span", { className: "operand-text" }, text), " = ", shown, ...this.#where(name, index)];
+    if (!terms.length) return head;
+    const items = terms.map((term) => element("li", {}, ...this.#term(term)));
+    const n_others = n_terms - terms.length;
+    if (n_others) items.push(element("li", { className: "faint" }, `${number(rest, 6)}: the sum of the other ${n_others.toLocaleString("en")}`));
+    const title = n_others ? `The ${terms.length} largest of ${n_terms.toLocaleString("en")} terms` : "Its terms";
+    return [...head, element("details", { open: true }, element("summary", {}, title), element("ul", {}, ...items))];
+  }
+
+  #term({ value, factors }) {
+    const parts = factors.flatMap((factor, i) => [i ? " × " : "", this.#link(factor)]);
+    if (factors.length === 1) return parts;
+    return [element("span", { className: "number" }, number(value, 6)), " = ", ...parts];
+  }
+
+  #link({ text, value, name, index }) {
+    const title = name ? indexed(name, index) : text;
+    if (!isOfPass(name)) return element("span", { className: "number", title }, number(value, 6));
+    const label = `${title} = ${number(value, 6)}`;
+    return element("a", { className: "number", href: this.#to(name, index), title, "aria-label": label }, number(value, 6));
+  }
+
+  #where(name, index) {
+    if (!name) return [];
+    const title = indexed(name, index);
+    return [" ", isOfPass(name)
+      ? element("a", { href: this.#to(name, index) }, element("code", {}, title))
+      : element("code", { className: "faint" }, title)];
+  }
+
+  #to(name, index) {
+    return this.address.link(placeOf(name, index));
+  }
+}
+
+/** The change of the address that leads to a number: to its array, and its layer, head and position. */
+export function placeOf(name, index) {
+  const layer = /^h(\d+)/.exec(name)?.[1];
+  return {
+    part: "lines",
+    name,
+    cell: index,
+    ...(layer === undefined ? {} : { layer: Number(layer) }),
+    ...(index.length === 4 && !name.endsWith("/qkv") ? { head: index[1] } : {}),
+    ...(index.length > 1 ? { token: index.at(-2) } : {}),
+  };
+}
+
+/** Whether a name is that of an array of the pass, not of a parameter, which has no picture. */
+const isOfPass = (name) => name !== "" && !/(^|\/)(w|b|g|wte|wpe)$/.test(name);
+
+const indexed = (name, index) => `${name}[${index.join(", ")}]`;
