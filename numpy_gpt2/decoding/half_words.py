@@ -40,7 +40,7 @@ class HalfWord:
         self.n_bytes = len(self._spelling)
         self.text = tokenizer.decode_bytes(tokens).decode(errors="ignore")
         self._decoder = tokenizer.decoder
-        self._special = {tokenizer.encoder[token] for token in tokenizer.special}
+        self._special = special_ids(tokenizer)
         self._admitted = functools.cache(self._find_admitted)  # the same for all rows of a batch
 
     def admit(self, logits: Array, made: Sequence[int]) -> Array:
@@ -77,6 +77,11 @@ class HalfWord:
         ]
 
 
+def special_ids(tokenizer: Tokenizer) -> set[int]:
+    """The ids of the special tokens, which stand for no text."""
+    return {tokenizer.encoder[token] for token in tokenizer.special}
+
+
 def take_back(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> HalfWord | None:
     """The last tokens of a text with which a longer token begins: as many as possible, all in the last word.
 
@@ -96,7 +101,7 @@ def take_back(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> HalfWord |
     word = tokenizer.encode_word(words[-1]) if words else []
     if [*ids[len(ids) - len(word) :]] != word:
         return None  # the word is longer, or the text ends in a token that was added to the vocabulary
-    special = {tokenizer.encoder[token] for token in tokenizer.special}
+    special = special_ids(tokenizer)
     tokens = [token for id, token in enumerate(tokenizer.decoder) if id not in special]
     for i in range(len(word)):
         spelling = "".join(tokenizer.decoder[id] for id in word[i:])

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -110,6 +111,8 @@ def download(
         return snapshot
     if not named.repository and not files.is_converted(folder):
         check_tensorflow(name, name)
+    if sys.platform == "emscripten":
+        raise OSError(f"{name} is not in this browser, and Pyodide cannot download it: load it from a folder")
     from .fetch import Fetcher
 
     fetcher = fetcher or Fetcher(token=huggingface.token(), token_for=huggingface.endpoint())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -154,6 +155,8 @@ def models_folder(models_dir: str | os.PathLike[str] | None = None) -> Path:
     chosen = models_dir or os.environ.get("NUMPY_GPT2_MODELS")
     if chosen:
         return expand(chosen)
+    if sys.platform == "emscripten":  # Pyodide has its home in memory, and no platformdirs
+        return Path.home() / "numpy_gpt2" / "models"
     from platformdirs import user_cache_path
 
     return user_cache_path("numpy_gpt2", appauthor=False) / "models"

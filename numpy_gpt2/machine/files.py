@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -175,7 +176,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
-    except OSError:
+    except (OSError, AttributeError):  # Pyodide has no os.link
         shutil.copyfile(source, target)
 
 
@@ -266,7 +267,8 @@ def digest(file: Path, name: str) -> str:
 def locked(folder: Path, wait: bool = True, name: str = ".lock") -> Iterator[None]:
     """Waits until no other process or thread is in a `locked` of the same folder, then keeps the others out.
 
-    The operating system releases the lock when the process ends, however it ends. The lock file stays.
+    The operating system releases the lock when the process ends, however it ends. The lock file stays. In Pyodide there
+    is one process with one thread, and so no lock.
 
     Args:
         folder: the folder.
@@ -277,10 +279,13 @@ def locked(folder: Path, wait: bool = True, name: str = ".lock") -> Iterator[Non
         BlockingIOError: the folder is locked, and this was not to wait.
         OSError: the folder does not exist, cannot be written, or is on a file system without locks.
     """
-    from filelock import FileLock, Timeout
-
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
+    if sys.platform == "emscripten":
+        yield
+        return
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / name, fallback_to_soft=False)  # a soft lock would outlive a process that is killed
     try:
         try:

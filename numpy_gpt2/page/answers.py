@@ -20,6 +20,7 @@ from ..hub import listing, names
 from ..machine.threads import fitted
 from ..params import count_params
 from ..tokenizer import Tokenizer
+from ..weights.tensorflow import HUB_NAMES
 from . import reading
 from .fields import check_request
 from .looking import Looking
@@ -59,7 +60,7 @@ class Answers:
         self._looking = Looking(model, partial(self._in_turns, model=model))
         self._first = model.name
         self._models_dir, self._load, self._clock = models_dir, load, clock
-        self._turns = Turns()
+        self._turns, self._loads = Turns(), Turns()
 
     def answer(self, request: Any) -> Iterator[Line]:
         """The lines of the answer, one after another; once that is closed, the model does no further step.
@@ -69,29 +70,31 @@ class Answers:
                 other fields. `fields` says what they may be.
 
         Returns:
-            What the method returns. A line `{"error": sentence}` ends an answer that cannot be given.
+            What the method returns. A line `{"error": sentence}` ends an answer that cannot be given. An empty line
+            says only that the model is at work: it is a chance to close the answer.
         """
         try:
             kind, given = check_request(request)
             yield from getattr(self if hasattr(self, kind) else self._looking, kind)(**given)
         except (ValueError, OSError, ImportError, MemoryError) as error:
-            yield {"error": str(error) or "there is not enough memory"}
+            yield {"error": sentence(error)}
 
     def about(self) -> Iterator[Line]:
         """A line that describes the model and the sampling options."""
         yield about(self.model)
 
     def models(self) -> Iterator[Line]:
-        """A line for each model that may be chosen, whether it is on disk or not."""
+        """A line for each model that may be chosen, whether it is on disk or not; some have a second name."""
         for name in self._names():
             folder = names.locate(name, self._models_dir)
             source = names.source(name)
             n_bytes = listing.size_of(folder) if folder else listing.download_size(source) if source else 0
-            is_loaded, is_here = name == self.model.name, folder is not None
-            yield {"name": name, "n_bytes": n_bytes, "is_loaded": is_loaded, "is_here": is_here}
+            yield {"name": name, "n_bytes": n_bytes, "is_here": folder is not None, "same_as": HUB_NAMES.get(name)}
 
     def load(self, model: str, text: str) -> Iterator[Line]:
         """Changes the model: a line before that, then one that describes the model and counts the text's tokens.
+
+        One model is loaded at a time, and whoever has gone before theirs is loaded does not change the model.
 
         Raises:
             ImportError, OSError, ValueError: as for `gpt2.load`; or the model is not one of `models`, or not on disk.
@@ -102,24 +105,29 @@ class Answers:
         if not names.is_on_disk(model, self._models_dir):
             raise ValueError(f"{model} is not on this machine: `numpy-gpt2 download {model}` fetches it")
         yield {"progress": None, "what": f"loading {model}"}
-        loaded = self.model if model == self.model.name else self._load(model)
-        n_tokens = len(vocabulary(loaded).encode(text))
-        yield {"progress": 1, "what": f"{model} is loaded"}  # whoever has gone by now does not change the model
-        self.model, self._looking = loaded, Looking(loaded, partial(self._in_turns, model=loaded))
+        with self._loads:
+            yield {}  # whoever has gone while another one was loaded ends here
+            loaded = self.model if model == self.model.name else self._load(model)
+            n_tokens = len(vocabulary(loaded).encode(text))
+            yield {"progress": 1, "what": f"{model} is loaded"}  # or here
+            self.model, self._looking = loaded, Looking(loaded, partial(self._in_turns, model=loaded))
         yield {"about": about(loaded), "n_tokens_before": n_before, "n_tokens": n_tokens}
 
     def tokens(self, text: str, n_alternatives: int) -> Iterator[Line]:
         """A line for each token of a text: its place, probability and rank, and the tokens that are likeliest there.
 
         The first token has no probability, as in `GPT2.score`: there is nothing before it, since `GPT2.generate`
-        continues a text without `<|endoftext|>` before it. `reading` says how a long text is read, and what a place is.
+        continues a text without `<|endoftext|>` before it. Its line also has the name of the model. `reading` says how
+        a long text is read, and what a place is.
         """
         model, tokenizer = self.model, vocabulary(self.model)
         ids = tokenizer.encode(text)
         placed = reading.placed(ids, tokenizer)
         for first in itertools.islice(placed, 1):
-            yield {**first, "probability": None, "rank": None, "alternatives": []}
+            yield {"model": model.name, **first, "probability": None, "rank": None, "alternatives": []}
         for logits in self._in_turns(reading.predictions(ids, model), model):
+            if not len(logits):
+                yield {}
             for each, token in zip(logits, placed, strict=False):  # takes no token where no logits are left
                 yield {**token, **reading.judged(token["id"], each, n_alternatives, tokenizer)}
 
@@ -163,7 +171,10 @@ class Answers:
         model, tokenizer = self.model, vocabulary(self.model)
         ids, half_word, n_unseen = context(model, text, max_new_tokens)
         ids = prompts.encode_prompt(ids, model.hparams, tokenizer, False, model.special_ids.bos_token_id)
-        (logits,) = self._in_turns(reading.next_logits(ids, model), model)
+        for logits in self._in_turns(reading.next_logits(ids, model), model):
+            if not len(logits):
+                yield {}
+        logits = logits[0]
         admitted = half_word.admit(logits, []) if half_word else logits
         adjusted = sampling.final_logits(admitted, ids, **options)
         yield {**reading.chances(admitted, adjusted, n, tokenizer), **taken_back(half_word), "n_unseen": n_unseen}
@@ -184,6 +195,13 @@ class Answers:
             yield step
 
 
+def sentence(error: Exception) -> str:
+    """What to say about an error."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return str(error) or "there is not enough memory"
+
+
 def vocabulary(model: GPT2) -> Tokenizer:
     """The tokenizer of a model.
 
@@ -199,9 +217,9 @@ def about(model: GPT2) -> Line:
         {
             "name": option.name,
             "default": option.default,
-            "off": option.off,
             **ends(option),
             "whole": option.type is int,
+            "range": option.range,
             "help": option.help,
         }
         for option in sampling.OPTIONS

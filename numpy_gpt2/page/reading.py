@@ -45,13 +45,20 @@ def predictions(ids: Sequence[int], gpt2: GPT2) -> Iterator[Array]:
 
 
 def next_logits(ids: Sequence[int], gpt2: GPT2) -> Iterator[Array]:
-    """The logits of what follows a text, `[n_vocab]`, as a single step.
+    """The logits of what follows a text, which is read a few tokens at a time.
+
+    Returns:
+        An iterator of `[n, n_vocab]`, with one row in the last step and none in those before.
 
     Raises:
         ValueError: the logits are not finite numbers.
     """
-    _, x = prefill.read_prompts([ids], gpt2.params, gpt2.hparams.n_head, capacity=len(ids))
-    yield to_host(checks.check_finite(model.output_head(x, gpt2.params)))[0]
+    params, n_head = gpt2.params, gpt2.hparams.n_head
+    past = Past(params, n_head, capacity=len(ids))
+    for start in range(0, len(ids), TOKENS_AT_ONCE):
+        x = prefill.read(np.array([ids[start : start + TOKENS_AT_ONCE]]), params, n_head, past)[0]
+        last = x[len(ids) - 1 - start :]
+        yield to_host(checks.check_finite(model.output_head(last, params)))
 
 
 def named(id: int, tokenizer: Tokenizer) -> Line:
@@ -110,7 +117,8 @@ def chances(logits: Array, adjusted: Array, n: int, tokenizer: Tokenizer) -> Lin
         tokenizer: knows the tokens.
     """
     probabilities, drawn = (layers.softmax(each.astype(np.float64)) for each in (logits, adjusted))
-    listed = {*likeliest(logits, n), *likeliest(adjusted, n)}
+    kept = [id for id in likeliest(adjusted, n) if adjusted[id] > -np.inf]
+    listed = {*likeliest(logits, n), *kept}
     tokens = [
         {**named(id, tokenizer), "probability": float(probabilities[id]), "drawn": float(drawn[id])}
         for id in likeliest(logits, len(logits))

@@ -18,6 +18,7 @@ import secrets
 import socket
 import socketserver
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,9 @@ from .reading import Line
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 2_000_000  # of a request
+MOST_SECONDS = 10.0  # for the body of a request
 NOTHING = "there is nothing at this address"
+FAILED = {"error": "something went wrong that should not: the terminal says what"}
 LINES = "application/x-ndjson"
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 TYPES = {
@@ -39,9 +42,18 @@ TYPES = {
     "svg": "image/svg+xml; charset=utf-8",
     "txt": "text/plain; charset=utf-8",
 }
+POLICY = {  # what the page may load, and from where
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in POLICY.items()),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -65,6 +77,7 @@ class PageServer(ThreadingHTTPServer):
         answer: the lines of the answer to a request.
         host: the address at which it is to be reached.
         port: the port; if that is taken, or 0, one that is free.
+        clock: the time in seconds.
 
     Attributes:
         files: the files of the page, by name.
@@ -79,8 +92,14 @@ class PageServer(ThreadingHTTPServer):
     allow_reuse_port = False  # a port of two servers would be one that is taken
     allow_reuse_address = sys.platform != "win32"  # there, it would be the same
 
-    def __init__(self, answer: Callable[[Any], Iterator[Line]], host: str = "127.0.0.1", port: int = 0) -> None:
-        self.answer = answer
+    def __init__(
+        self,
+        answer: Callable[[Any], Iterator[Line]],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.answer, self.clock = answer, clock
         self.host = f"[{host}]" if ":" in host else host
         self.secret = "" if is_loopback(host) else secrets.token_urlsafe(16)
         folder = importlib.resources.files(__package__) / "static"
@@ -159,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _check_reader(self) -> None:
-        """Checks that the request comes from the page, or from somebody who opens the page.
+        """Checks that the request comes from the page, or from somebody who opens the page, also by a link elsewhere.
 
         Raises:
             RefusedError: it comes from another page, or takes this server for another one.
@@ -170,8 +189,14 @@ class Handler(BaseHTTPRequestHandler):
         if len(hosts) != 1 or hosts[0].lower() not in self._own_names():
             raise RefusedError(HTTPStatus.FORBIDDEN, "this server has another name")
         origins, sites = self.headers.get_all("Origin", []), self.headers.get_all("Sec-Fetch-Site", [])
-        if {*origins} - {f"http://{hosts[0].lower()}"} or {*sites} - {"same-origin", "none"}:
+        is_foreign = {*origins} - {f"http://{hosts[0].lower()}"} or {*sites} - {"same-origin", "none"}
+        if is_foreign and (origins or not self._opens_a_page()):
             raise RefusedError(HTTPStatus.FORBIDDEN, "another page may not use this one")
+
+    def _opens_a_page(self) -> bool:
+        """Whether a browser is to show a file in a tab of its own, where no other page can reach into it."""
+        modes, places = (self.headers.get_all(f"Sec-Fetch-{name}", []) for name in ("Mode", "Dest"))
+        return self.command == "GET" and modes == ["navigate"] and places == ["document"]
 
     def _own_names(self) -> set[str]:
         """What the header `Host` may be: names of this machine, and the address at which this reader reaches it."""
@@ -215,10 +240,10 @@ class Handler(BaseHTTPRequestHandler):
             is_file = (name or "index.html") in self.server.files
             raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED if is_file else HTTPStatus.NOT_FOUND, NOTHING)
         with contextlib.closing(self._lines(self._request())) as lines:
-            first = next(lines, {})
-            status = HTTPStatus.BAD_REQUEST if "error" in first else HTTPStatus.OK
+            first = [*itertools.islice(lines, 1)]
+            status = HTTPStatus.INTERNAL_SERVER_ERROR if first == [FAILED] else HTTPStatus.OK
             self._begin(status, {"Content-Type": LINES, "Transfer-Encoding": "chunked"})
-            for line in itertools.chain([first] if first else [], lines):
+            for line in itertools.chain(first, lines):
                 if self._has_gone():
                     raise ConnectionAbortedError
                 self._send_chunk(as_line(line))
@@ -228,13 +253,13 @@ class Handler(BaseHTTPRequestHandler):
         """The request in the body.
 
         Raises:
-            ConnectionAbortedError: the reader has gone.
+            ConnectionAbortedError: the reader has gone, or is too slow.
             RefusedError: the body is too large, or not JSON.
         """
         if self.headers.get_content_type() != "application/json":
             raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a request is application/json")
         n_bytes = self._length()
-        data = self.rfile.read(n_bytes)
+        data = b"".join(self._pieces(n_bytes, MOST_SECONDS))
         if len(data) < n_bytes:
             raise ConnectionAbortedError
         try:
@@ -256,13 +281,25 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
         return int(length)
 
+    def _pieces(self, n_bytes: int, seconds: float) -> Iterator[bytes]:
+        """What the reader sends: no more than n_bytes, and no longer than some seconds."""
+        end = self.server.clock() + seconds
+        while n_bytes > 0 and (left := end - self.server.clock()) > 0:
+            self.connection.settimeout(left)
+            piece = self.rfile.read1(min(n_bytes, 2**16))
+            if not piece:
+                break
+            n_bytes -= len(piece)
+            yield piece
+        self.connection.settimeout(self.timeout)
+
     def _lines(self, request: Any) -> Generator[Line, None, None]:
         """The lines of an answer. An error that nobody has foreseen is logged, and a sentence takes its place."""
         try:
             yield from self.server.answer(request)
         except Exception as error:
             log.error("an answer failed: %s: %s", type(error).__name__, error)
-            yield {"error": "something went wrong that should not: the terminal says what"}
+            yield FAILED
 
     def _has_gone(self) -> bool:
         """Whether the reader has closed the connection."""
@@ -308,10 +345,8 @@ class Handler(BaseHTTPRequestHandler):
     def _discard(self) -> None:
         """Takes what the reader may still send: otherwise the connection breaks before the reader has read why."""
         self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(1)
-        n_most = 4 * MOST_BYTES
-        while n_most > 0 and (data := self.connection.recv(2**16)):
-            n_most -= len(data)
+        for _ in self._pieces(4 * MOST_BYTES, seconds=1):
+            pass
 
     def version_string(self) -> str:
         """The header `Server`: not which Python this is."""

@@ -22,6 +22,8 @@ from benchmarks import __main__ as benchmark
 from benchmarks import beside, cold, functions, page, peers, speculation, tokenizers, training
 from benchmarks.__main__ import BETTER, Task
 from benchmarks.worker import Worker
+from numpy_gpt2.page.answers import Answers
+from numpy_gpt2.page.server import PageServer
 from numpy_gpt2.tokenizer import Tokenizer
 
 SMALL = HParams(n_vocab=50257, n_ctx=1024, n_embd=12, n_head=3, n_layer=2)
@@ -308,7 +310,7 @@ def test_functions_of_the_package_are_named_by_module() -> None:
 def test_the_page_writes_as_many_tokens_as_generate() -> None:
     model = random_model(SMALL, "float32")
     model.tokenizer = Tokenizer.gpt2()
-    with page.PageServer(page.Answers(model).answer) as server:
+    with PageServer(Answers(model).answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert len(page.moments_of_page(server.port, 5)) == len(page.moments_of_generate(model, 5)) == 5
         server.shutdown()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from numpy_gpt2.hub.names import NAMES, RELEASED, Source, locate, model_folder, source
+from numpy_gpt2.hub.download import download
+from numpy_gpt2.hub.names import NAMES, RELEASED, Source, locate, model_folder, models_folder, source
 from numpy_gpt2.params import count_params
 from numpy_gpt2.weights.tensorflow import HUB_NAMES
 
@@ -111,3 +113,14 @@ def test_the_folder_of_a_repository_is_no_other_folder(tmp_path: Path) -> None:
 
 def test_each_name_is_a_model() -> None:
     assert {source(name) for name in NAMES[1:]} == {source(name) for name in RELEASED}
+
+
+def test_pyodide_keeps_models_in_its_home_and_downloads_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NUMPY_GPT2_MODELS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "emscripten")
+    for missing in ("platformdirs", "requests"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    assert models_folder() == Path.home() / "numpy_gpt2" / "models"
+    with pytest.raises(OSError, match="^gpt2 is not in this browser, and Pyodide cannot download it"):
+        download("gpt2")

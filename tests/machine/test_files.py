@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 from log_messages import on_message
 
-from numpy_gpt2.machine.files import digest, locked, read_json, read_object, read_text, write_atomically, write_json
+from numpy_gpt2.machine.files import (
+    digest,
+    locked,
+    read_json,
+    read_object,
+    read_text,
+    replace_files,
+    write_atomically,
+    write_json,
+)
 
 
 def test_text_is_read_as_utf_8(tmp_path: Path) -> None:
@@ -155,3 +164,16 @@ with locked(Path(sys.argv[1]), name=sys.argv[2]):
         message = f"the file system has no locks: '{tmp_path}'"
         with pytest.raises(OSError, match=re.escape(message)), locked(tmp_path):
             pass
+
+
+def test_pyodide_has_neither_locks_nor_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").touch()
+    monkeypatch.setattr(sys, "platform", "emscripten")
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    monkeypatch.delattr(os, "link")
+    with locked(tmp_path):
+        replace_files(tmp_path, lambda staging: (staging / "new").write_text("text"), ["old"])
+    assert [file.name for file in tmp_path.iterdir()] == ["new"]
+    assert (tmp_path / "new").read_text() == "text"
+    with pytest.raises(FileNotFoundError, match="there is no folder"), locked(tmp_path / "other"):
+        pass

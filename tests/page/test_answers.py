@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,8 +93,8 @@ class TestAbout:
     def test_the_options_are_those_of_sampling(self, answers: Answers) -> None:
         (line,) = ask(answers, "about")
         for told, option in zip(line["options"], sampling.OPTIONS, strict=True):
-            assert {name: told[name] for name in ("name", "default", "off", "help")} == {
-                name: getattr(option, name) for name in ("name", "default", "off", "help")
+            assert {name: told[name] for name in ("name", "default", "range", "help")} == {
+                name: getattr(option, name) for name in ("name", "default", "range", "help")
             }
             assert told["whole"] == (option.name == "top_k")
             assert option.accepts(told["low"])
@@ -230,7 +232,8 @@ class TestTokens:
         text = " ".join(f"word{n % 7}" for n in range(n_words))
         first, *lines = ask(answers, "tokens", text=text, n_alternatives=1)
         scores = scoring.join(answers.model.score(text))
-        assert (first["probability"], first["rank"], first["alternatives"]) == (None, None, [])
+        lines = [line for line in lines if line]
+        assert (first["model"], first["probability"], first["rank"], first["alternatives"]) == ("small", None, None, [])
         np.testing.assert_allclose(
             [line["probability"] for line in lines], np.exp(scores.log_probabilities[0]), rtol=1e-9
         )
@@ -278,7 +281,9 @@ class TestDistribution:
     OPTIONS: ClassVar = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.2}
 
     @pytest.mark.parametrize(
-        "options", [OPTIONS, {"repetition_penalty": 0.01}], ids=["several", "others are likeliest"]
+        "options",
+        [OPTIONS, {"repetition_penalty": 0.01}, {"temperature": 0}],
+        ids=["several", "others are likeliest", "only one"],
     )
     def test_it_is_that_of_sampling(self, answers: Answers, options: dict[str, float]) -> None:
         (line,) = ask(answers, "distribution", text=WHOLE, options=options, n=3)
@@ -297,6 +302,14 @@ class TestDistribution:
         logits[disagreeing(dropped)] = -math.inf
         drawn = layers.softmax(sampling.final_logits(logits, before, **self.OPTIONS))
         self.compare(line, layers.softmax(logits), drawn, 5)
+
+    def test_a_long_text_is_read_in_parts(self, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After each part comes a line, so that whoever has gone away is noticed."""
+        (whole,) = ask(answers, "distribution", text="one two three " * 20)
+        monkeypatch.setattr(reading, "TOKENS_AT_ONCE", 5)
+        *parts, last = ask(answers, "distribution", text="one two three " * 20)
+        assert parts == [{}] * math.ceil(21 / 5 - 1)
+        assert last["tokens"][0] == pytest.approx(whole["tokens"][0])
 
     @staticmethod
     def compare(line: dict[str, Any], probabilities: Any, drawn: Any, n: int) -> None:
@@ -333,9 +346,9 @@ class TestModels:
         lines = {line["name"]: line for line in ask(answers, "models")}
         assert [*lines] == [*numpy_gpt2.hub.names.NAMES, folder]
         assert {name for name, line in lines.items() if line["is_here"]} == {"tiny", folder}
-        assert {name for name, line in lines.items() if line["is_loaded"]} == {folder}
         assert lines[folder]["n_bytes"] == sum(file.stat().st_size for file in Path(folder).iterdir())
         assert lines["1558M"]["n_bytes"] == 4 * 1_557_611_200
+        assert (lines["1558M"]["same_as"], lines["tiny"]["same_as"]) == ("gpt2-xl", None)
 
     def test_a_model_is_changed_and_the_text_stays(self, folder: str, tmp_path: Path) -> None:
         answers = Answers(numpy_gpt2.load(folder), str(tmp_path / "models"))
@@ -375,11 +388,43 @@ class TestModels:
 
     def test_whoever_goes_away_while_it_is_loaded_keeps_the_old_one(self, folder: str) -> None:
         answers = Answers(numpy_gpt2.load(folder))
-        lines = answers.answer({"kind": "load", "model": "tiny", "text": ""})
-        next(lines)
-        next(lines)
-        lines.close()  # type: ignore[attr-defined]
-        assert answers.model.name == folder
+        for n_lines in (1, 2, 3):
+            lines = answers.answer({"kind": "load", "model": "tiny", "text": ""})
+            assert all("about" not in next(lines) for _ in range(n_lines))
+            lines.close()  # type: ignore[attr-defined]
+            assert answers.model.name == folder
+
+    def test_one_model_is_loaded_at_a_time(self, model: GPT2, tmp_path: Path) -> None:
+        """And whoever goes away while they wait does not load theirs."""
+        began, may_end, loads = threading.Event(), threading.Event(), list[str]()
+
+        def load(name: str) -> GPT2:
+            loads.append(name)
+            began.set()
+            assert may_end.wait(60)
+            return numpy_gpt2.load(name)
+
+        def ask_for_tiny(n_lines: int) -> list[dict[str, Any]]:
+            with contextlib.closing(answers.answer(request)) as lines:  # type: ignore[type-var]
+                return [*itertools.islice(lines, n_lines)]
+
+        answers, request = Answers(model, str(tmp_path), load), {"kind": "load", "model": "tiny", "text": ""}
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(ask_for_tiny, 4)
+            assert began.wait(60)
+            others = [pool.submit(ask_for_tiny, 2) for _ in range(2)]  # they go as soon as it is their turn
+            may_end.set()
+            assert first.result(60)[-1]["about"]["model"] == "tiny"
+            for other in others:
+                assert other.result(60) == [{"progress": None, "what": "loading tiny"}, {}]
+        assert loads == ["tiny"]
+
+    def test_a_file_that_cannot_be_read(self, model: GPT2, tmp_path: Path) -> None:
+        def load(name: str) -> GPT2:
+            raise PermissionError(13, "Permission denied", "/models/tiny")
+
+        *_, last = Answers(model, str(tmp_path), load).answer({"kind": "load", "model": "tiny", "text": ""})
+        assert last == {"error": "/models/tiny: Permission denied"}
 
     def test_a_model_without_a_vocabulary(self) -> None:
         with pytest.raises(ValueError, match="no vocabulary"):

@@ -452,7 +452,9 @@ class TestExperiment:
             expected = np.linalg.norm(b[finite] * 1.0 - a[finite]) / np.linalg.norm(a[finite] * 1.0)
             assert line["moved"] == pytest.approx(expected, rel=1e-3, abs=1e-6), name
         assert any(line["moved"] > 0.01 for line in moved.values())
-        assert [line["progress"] for line in moved.values()] == sorted(line["progress"] for line in moved.values())
+        progress = [line["progress"] for line in moved.values()]
+        assert progress == sorted(progress)
+        assert progress[-1] == 1
 
     def test_in_several_groups_the_same(self, tiny: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
         changes = [{"name": "h1/mlp", "how": "zero"}]

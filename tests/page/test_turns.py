@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterable
 
 from numpy_gpt2.page.turns import Turns
+
+WAIT = 20  # seconds after which a test that hangs fails
+
+
+def join(threads: Iterable[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
 
 
 def test_whoever_waits_longest_is_next() -> None:
@@ -15,7 +25,7 @@ def test_whoever_waits_longest_is_next() -> None:
         with turns:
             order.append(name)
 
-    threads = [threading.Thread(target=take, args=[name]) for name in ("first", "second", "third")]
+    threads = [threading.Thread(target=take, args=[name], daemon=True) for name in ("first", "second", "third")]
     with turns:
         for n_waiting, thread in enumerate(threads, start=1):
             thread.start()
@@ -23,8 +33,7 @@ def test_whoever_waits_longest_is_next() -> None:
                 threading.Event().wait(0)
         assert order == []
     take("the holder again")
-    for thread in threads:
-        thread.join()
+    join(threads)
     assert order == ["first", "second", "third", "the holder again"]
 
 
@@ -40,19 +49,21 @@ def test_one_at_a_time() -> None:
                 threading.Event().wait(0)
                 inside -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads)
     assert (inside, most) == (0, 1)
 
 
 def test_an_error_ends_a_turn() -> None:
     turns = Turns()
-    for _ in range(2):
-        try:
-            with turns:
-                raise ZeroDivisionError
-        except ZeroDivisionError:
-            pass
+
+    def fail() -> None:
+        with contextlib.suppress(ZeroDivisionError), turns:
+            raise ZeroDivisionError
+
+    threads = [threading.Thread(target=fail, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    join(threads)

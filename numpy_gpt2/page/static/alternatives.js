@@ -16,7 +16,9 @@ export class Alternatives {
     const { area } = this.editor;
     area.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.#hover(event));
     area.addEventListener("click", (event) => this.#show(this.editor.tokenAt(event.clientX, event.clientY), false));
-    for (const place of [area, this.popup.box]) place.addEventListener("pointerleave", () => this.#leave());
+    for (const place of [area, this.popup.box]) {
+      place.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.#leave());
+    }
     this.popup.box.addEventListener("pointerenter", () => clearTimeout(this.#timer));
     this.editor.addEventListener("change", () => this.#close());
   }
@@ -26,7 +28,7 @@ export class Alternatives {
     this.#index = -1;
     this.#show(this.editor.tokenBefore(this.editor.caret), true);
     if (this.#index >= 0) this.popup.move(1);
-    else this.work.say("There are alternatives where the text is coloured: switch the colours on, or wait for them.");
+    else this.work.say("There are alternatives to the tokens that have been read: write something, or wait for them.");
   }
 
   #hover({ clientX, clientY }) {
@@ -51,10 +53,11 @@ export class Alternatives {
   #show(index, takesKeys) {
     const token = this.editor.tokens[index];
     if (!token?.span || index === this.#index || this.popup.takesKeys) return;
-    this.popup.open(token.span.getClientRects()[0], takesKeys, false, () => this.#closed(token));
+    const first = this.#firstPart(index);
+    const isChoice = takesKeys && first.alternatives.length > 0;
+    this.popup.open(token.span.getClientRects()[0], isChoice, false, () => this.#closed(token));
     this.#index = index;
     token.span.classList.add("is-shown");
-    const first = this.#firstPart(index);
     this.popup.setTitle(...this.#title(token, first));
     for (const alternative of first.alternatives) this.#add(alternative, first);
     if (token.probability === null) return;
@@ -78,7 +81,7 @@ export class Alternatives {
     const name = element("strong", { className: "token-text" }, ...shown(text));
     if (first.probability === null) return [name, " is the first token: nothing comes before it."];
     const part = first === token ? "" : " (the first of its tokens)";
-    return [name, ` ${percent(first.probability)}${part}, ${ordinal(first.rank)} likeliest`];
+    return [name, ` ${percent(first.probability)}${part}, ${likeliest(first.rank)}`];
   }
 
   #add({ id, text, probability }, token) {
@@ -94,6 +97,7 @@ export class Alternatives {
     this.popup.close();
     const detail = { how: "alternative", ids: [id], model: this.models.name, probability, start: begin };
     this.editor.replace(begin, this.editor.text.length, text, detail);
+    this.work.say("What stood there before is kept in Branches.");
   }
 
   /** Leads to the other view: to the token, as the last one of its text. */
@@ -106,3 +110,4 @@ export class Alternatives {
 }
 
 const strange = (text) => (text === END_OF_TEXT ? "the end of the text" : "a part of a character");
+const likeliest = (rank) => (rank === 1 ? "the likeliest" : `${ordinal(rank)} likeliest`);

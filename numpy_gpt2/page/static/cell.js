@@ -2,8 +2,8 @@
 
 import { lastAnswer } from "./answers.js";
 import { element, number } from "./dom.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const N_TERMS = 8; // of a sum, how many are shown
 
 export class Cell {

@@ -4,8 +4,8 @@ import { answer } from "./answers.js";
 import { withThese } from "./changes.js";
 import { element, excerpt } from "./dom.js";
 import { labelled } from "./fields.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const ANY_TEXT = "a"; // every text has arrays of the same names
 const IN_BLOCK = /^h\d+/;
 const HOW = { zero: "by zero", scale: "by a multiple of it", put: "by its value for another text" };

@@ -4,9 +4,9 @@ import { answer } from "./answers.js";
 import { byId, counted, debounced, element } from "./dom.js";
 import { SHADES } from "./editor.js";
 import { recall, remember } from "./store.js";
+import { QUIET } from "./work.js";
 
 const WAIT = 300; // milliseconds after the last key
-const QUIET = 400; // milliseconds until it is said that this runs
 const N_ALTERNATIVES = 8;
 const REPORT = 64; // tokens between two steps of the progress bar
 
@@ -21,8 +21,9 @@ export class Colours {
     this.box.checked = recall("colours") ?? true;
     this.box.addEventListener("change", () => this.#switch());
     byId("legend").append(...legend());
-    byId("legend").hidden = !this.box.checked;
+    this.#paint();
     this.editor.addEventListener("change", () => this.#changed());
+    this.editor.addEventListener("composing", () => this.stop());
   }
 
   /** Reads the whole text again: with another model, every token may be another one. */
@@ -46,17 +47,18 @@ export class Colours {
 
   #switch() {
     remember("colours", this.box.checked);
+    this.#paint();
+  }
+
+  /** Without the colours the tokens stay: their alternatives can still be asked for. */
+  #paint() {
     byId("legend").hidden = !this.box.checked;
-    if (this.box.checked) this.restart();
-    else {
-      this.stop();
-      this.editor.cutTokens(0);
-    }
+    this.editor.backdrop.classList.toggle("is-plain", !this.box.checked);
   }
 
   #read() {
     this.#job?.stop();
-    if (!this.box.checked || !this.models.name) return;
+    if (!this.models.name) return;
     const { text } = this.editor;
     if (text) this.#job = this.work.run("Reading the text", (...job) => this.#colour(text, ...job), QUIET);
   }
@@ -65,6 +67,10 @@ export class Colours {
     let n = 0;
     for await (const token of answer({ kind: "tokens", text, n_alternatives: N_ALTERNATIVES }, signal)) {
       if (signal.aborted) return;
+      if (n === 0 && token.model !== this.models.name) {
+        this.models.ask(); // another tab has changed it
+        return;
+      }
       this.editor.setToken(n++, token);
       if (n % REPORT === 0) report(token.end / text.length);
     }

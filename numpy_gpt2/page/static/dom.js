@@ -27,6 +27,9 @@ export function shown(text) {
     part in MARKS ? element("span", { className: "mark" }, MARKS[part]) : part);
 }
 
+/** A token in a sentence. */
+export const named = (text) => element("span", { className: "token-text" }, ...shown(text));
+
 /** A probability in words: `12 %`, `0.41 %`. */
 export function percent(probability) {
   if (probability === 0) return "0 %";
@@ -36,8 +39,9 @@ export function percent(probability) {
   return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
 }
 
-/** A number of a pass with so many significant digits: `−0.1235`, `1.2e-7`; null stands for minus infinity. */
+/** A number of a pass with so many significant digits: `−0.1235`; null stands for minus infinity. Or a truth value. */
 export function number(value, digits = 4) {
+  if (typeof value === "boolean") return value ? "True" : "False";
   if (value === null) return "−∞";
   return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
 }
@@ -58,10 +62,16 @@ export function bar(share) {
   return made;
 }
 
-/** The beginning of a text on one line. */
+/** How many tokens the model does not see, as a clause; empty if it sees all. */
+export const without = (n_unseen) =>
+  n_unseen ? `, without the first ${counted(n_unseen, "token")}, for which the model has no room` : "";
+
+/** The beginning of a text on one line, in whole words. */
 export function excerpt(text, length) {
   const line = text.replace(/\s+/g, " ");
-  return line.length > length ? `${line.slice(0, length).trimEnd()}…` : line;
+  if (line.length <= length) return line;
+  const words = line.slice(0, length + 1).replace(/(?<=\S) \S*$/, "");
+  return `${words.slice(0, length)}…`;
 }
 
 /**

@@ -4,7 +4,7 @@
  */
 
 import { byId, element } from "./dom.js";
-import { commonStart } from "./tree.js";
+import { commonEnd, commonStart } from "./tree.js";
 
 // The least probability of each shade, from the palest on; what is below the last has the strongest.
 export const SHADES = [0.5, 0.2, 0.05, 0.01, 0.001];
@@ -18,7 +18,7 @@ export function shade(probability) {
 
 /**
  * Fires `change` when the text has changed, with how as `detail`: what was given to `replace`, or `{ how: "typed" }`.
- * Fires `caret` when the cursor has moved.
+ * Fires `composing` while an input method makes a word, and `caret` when the cursor has moved.
  */
 export class Editor extends EventTarget {
   #replacing = false;
@@ -65,7 +65,7 @@ export class Editor extends EventTarget {
    * @param {object} detail of the `change` that this fires
    */
   replace(begin, end, text, detail) {
-    this.area.focus();
+    this.area.focus({ preventScroll: true });
     this.area.setSelectionRange(begin, end);
     this.#replacing = true;
     if (!this.#insert(begin, end, text)) this.area.setRangeText(text, begin, end, "end");
@@ -73,16 +73,12 @@ export class Editor extends EventTarget {
     this.#changed(detail);
   }
 
-  /** Makes the text another one, touching only what differs. */
+  /** Makes the text another one, touching only what differs, and puts the cursor at its end. */
   become(text, detail) {
     const begin = commonStart(this.#text, text);
-    let end = this.#text.length;
-    let length = text.length;
-    while (end > begin && length > begin && this.#text[end - 1] === text[length - 1]) {
-      end--;
-      length--;
-    }
-    this.replace(begin, end, text.slice(begin, length), detail);
+    const n_same = commonEnd(this.#text, text, begin);
+    this.replace(begin, this.#text.length - n_same, text.slice(begin, text.length - n_same), detail);
+    this.area.setSelectionRange(text.length, text.length);
   }
 
   /** Adds token `i` of the text, or replaces what was known of it. */
@@ -135,8 +131,11 @@ export class Editor extends EventTarget {
 
   #onInput(event) {
     if (this.#replacing) return;
-    if (event.isComposing) this.#follow(); // the text is noted when the word is whole
-    else this.#changed({ how: "typed" });
+    if (!event.isComposing) this.#changed({ how: "typed" });
+    else {
+      this.#follow(); // the text is noted when the word is whole
+      this.dispatchEvent(new Event("composing"));
+    }
   }
 
   #changed(detail) {

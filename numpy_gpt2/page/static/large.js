@@ -4,8 +4,8 @@ import { lastAnswer } from "./answers.js";
 import { debounced, element, number, shown } from "./dom.js";
 import { ShapeGuess } from "./guess.js";
 import { Matrix } from "./matrix.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const WAIT = 60; // milliseconds for which the mouse stays in a row before its numbers are asked for
 const N_MOST = 1024; // rows and columns of a picture
 const N_ROWS = 64; // whose numbers are kept

@@ -11,8 +11,8 @@ import { Layers } from "./look_layers.js";
 import { Lines } from "./look_lines.js";
 import { Origin } from "./look_origin.js";
 import { Steps } from "./look_steps.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const KINDS = {
   lines: { title: "Line by line", Part: Lines },
   attention: { title: "Attention", Part: Attention },
@@ -68,9 +68,11 @@ export class Look {
   async #follow() {
     const { state } = this.address;
     if (state.view !== "look" || !this.models.name) return;
-    if (state.text === null) {
-      await this.opened;
-      if (this.address.state === state) this.address.go({ text: this.editor.text }, { replace: true });
+    if (state.text === null || !state.model) {
+      if (state.text === null) await this.opened;
+      if (this.address.state !== state) return;
+      const { text, model } = state;
+      this.address.go({ text: text ?? this.editor.text, model: model || this.models.name }, { replace: true });
       return;
     }
     this.#showModel(state.model);
@@ -179,8 +181,7 @@ export class Look {
   #newModel() {
     const isOther = this.#model && this.#model !== this.models.name;
     this.#model = this.models.name;
-    const { view, model } = this.address.state;
-    if (view === "look" && (isOther || !model)) this.address.go({ model: this.#model }, { replace: true });
+    if (isOther && this.address.state.view === "look") this.address.go({ model: this.#model }, { replace: true });
     else this.#follow();
   }
 

@@ -7,9 +7,9 @@ import { Copyable } from "./copyable.js";
 import { bar, debounced, element, percent, shown } from "./dom.js";
 import { MovedMap } from "./moved_map.js";
 import { Switches } from "./switches.js";
+import { QUIET } from "./work.js";
 
 const WAIT = 150; // milliseconds after the last change of the state
-const QUIET = 400; // milliseconds until it is said that this runs
 const N = 10; // of the likeliest tokens before, and of those after
 const WOMAN = "The old woman was so angry that";
 const MAN = "The old man was so angry that";

@@ -1,6 +1,13 @@
-/** The part "layers" of the view "Look inside". */
+/** The part "layers" of the view "Look inside": what the model would predict after each layer, and what adds to it. */
 
-import { element } from "./dom.js";
+import { answer } from "./answers.js";
+import { Attribution } from "./attribution.js";
+import { element, named, number, percent, shown } from "./dom.js";
+import { Lens } from "./lens.js";
+import { Question } from "./question.js";
+import { bar } from "./terms.js";
+
+const N = 10; // tokens of the distribution
 
 export class Layers {
   /**
@@ -8,17 +15,132 @@ export class Layers {
    * @param {HTMLElement} parts.root where the part goes
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
-   * @param {import("./models.js").Models} parts.models
    */
-  constructor({ root, address, work, models }) {
-    Object.assign(this, { address, work, models });
-    root.append(element("p", { className: "faint" }, "What the model would predict after each layer will be here."));
+  constructor({ root, address, work }) {
+    Object.assign(this, { address });
+    this.questions = {
+      lens: new Question(work, "Reading the predictions of the layers"),
+      next: new Question(work, "Reading the next token's distribution"),
+      attribution: new Question(work, "Reading what adds to the logit"),
+    };
+    this.lens = new Lens({ onChoose: (token, layer) => this.#lock(token, layer) });
+    root.append(element("section", { className: "card", "aria-label": "Logit lens" },
+      element("h2", {}, "Logit lens"),
+      element("p", { className: "faint" }, "What the next token would be if the model ended there: the last layer norm and the "
+        + "output head, applied to the embeddings (x) and to what leaves each block (h0, h1, …). The darker, the more probable "
+        + "(on dark paper, the brighter); ✓ marks the token that does follow in the text."),
+      this.lens.element));
+    this.next = element("tbody", {});
+    this.nextTitle = element("p", { className: "faint" });
+    const next = element("section", { className: "card", "aria-label": "The next token" }, element("h2", {}, "The next token"),
+      this.nextTitle, table("The likeliest next tokens", ["Token", "Probability"], this.next));
+    this.norms = element("tbody", {});
+    const norms = element("section", { className: "card", "aria-label": "The residual stream" },
+      element("h2", {}, "The residual stream"),
+      element("p", { className: "faint" }, "The root mean square of the vector of the locked token, after the embeddings (x) and each block."),
+      table("Norm by layer", ["After", "Norm"], this.norms));
+    const columns = element("div", { className: "layers-columns" }, next, norms);
+    root.append(columns);
+    this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
   }
 
-  /**
-   * Shows the state of the address.
-   * @param {object} state with a token, a layer and a head that the pass has
-   * @param {object} pass sizes of the model and tokens of the text, as the answer to `look` has them
-   */
-  show() {}
+  /** Shows the state of the address. */
+  show(state, pass) {
+    if (pass !== this.pass) this.#clear(pass);
+    Object.assign(this, { state, pass });
+    this.#showLens();
+    this.#showNext();
+    this.#showAttribution();
+  }
+
+  /** Forgets the numbers of another text or model. */
+  #clear(pass) {
+    this.lens.clear();
+    this.lens.reserve(pass);
+    this.attribution.body.hidden = true;
+    for (const each of [this.norms, this.next, this.nextTitle]) each.hidden = true;
+  }
+
+  #lock(token, layer) {
+    this.address.go({ token, cell: null, ...(layer < 0 ? {} : { layer }) });
+  }
+
+  async #showLens() {
+    const { state, pass } = this;
+    const layers = await this.questions.lens.ask({ kind: "lens", text: state.text, changes: state.changes }, pass.model);
+    if (state !== this.state) return;
+    this.norms.hidden = !layers;
+    if (!layers) {
+      this.lens.clear();
+      return;
+    }
+    this.lens.show(layers, state, pass);
+    const norms = layers.map((each) => each.norms[state.token]);
+    const most = Math.max(...norms);
+    this.norms.replaceChildren(...layers.map(({ name }, i) => row(name, number(norms[i], 5), bar(norms[i], most))));
+  }
+
+  async #showNext() {
+    const { state, pass } = this;
+    const { text, token, changes } = state;
+    const request = { kind: "experiment", text, position: token, changes, n: N };
+    const tokens = await this.questions.next.ask(request, pass.model, distribution);
+    if (state !== this.state) return;
+    for (const each of [this.next, this.nextTitle]) each.hidden = !tokens;
+    if (!tokens) return;
+    const likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
+    const most = likeliest[0].after;
+    this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
+      ", by the model alone. Choose one to see what adds to its logit.");
+    this.next.replaceChildren(...likeliest.map((each) => row(this.#choice(each), percent(each.after), bar(each.after, most))));
+    const following = pass.tokens[token + 1];
+    if (following && !likeliest.some(({ id }) => id === following.id)) {
+      this.next.append(row(this.#choice(following), "follows", ""));
+    }
+    this.#markChoice();
+  }
+
+  #choice({ id, text }) {
+    const choice = element("button", {
+      type: "button", className: "small token-text", value: id,
+      onclick: () => this.address.go({ name: "logits", cell: [0, this.state.token, id] }),
+    }, ...shown(text));
+    return choice;
+  }
+
+  /** The token whose logit is looked at: that of the address, or else the likeliest one. */
+  get #chosen() {
+    const { name, cell, token } = this.state;
+    return name === "logits" && cell?.[1] === token ? cell[2] : null;
+  }
+
+  #markChoice(id = this.#chosen) {
+    for (const choice of this.next.querySelectorAll("button")) choice.setAttribute("aria-pressed", Number(choice.value) === id);
+  }
+
+  async #showAttribution() {
+    const { state, pass } = this;
+    const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen };
+    const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
+    if (state !== this.state) return;
+    this.attribution.body.hidden = !found;
+    if (!found) return;
+    this.attribution.show(found, state, pass);
+    this.#markChoice(found.token.id);
+  }
+}
+
+/** The likeliest tokens after a position: an experiment says them before it goes on to what else has changed. */
+async function distribution(request, signal) {
+  for await (const { tokens } of answer(request, signal)) if (tokens) return tokens;
+}
+
+function table(caption, columns, body) {
+  return element("table", { className: "numbers bars" }, element("caption", { className: "unseen" }, caption),
+    element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)), element("td", {}))), body);
+}
+
+function row(name, value, strip) {
+  return element("tr", {}, element("th", { scope: "row" }, name), element("td", { className: "number" }, value),
+    element("td", { className: "strip-cell", "aria-hidden": "true" }, strip));
 }

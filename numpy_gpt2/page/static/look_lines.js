@@ -6,8 +6,8 @@ import { element } from "./dom.js";
 import { Large } from "./large.js";
 import { Overview } from "./overview.js";
 import { Source } from "./source.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
 const SMALL = 44; // rows and columns of a small picture
 const STEPS = { p: -1, n: 1 }; // keys
 

@@ -1,6 +1,13 @@
-/** The part "origin" of the view "Look inside". */
+/** The part "origin" of the view "Look inside": from a token down to the lines that it came from. */
 
-import { element } from "./dom.js";
+import { Cell } from "./cell.js";
+import { counted, element, named, number, percent } from "./dom.js";
+import { Question } from "./question.js";
+import { DERIVED, bar, signed, sum, termsOf, unchanged } from "./terms.js";
+import { Words, largest } from "./words.js";
+
+const N_TERMS = 10; // largest ones that are shown
+const N_NAMED = 5; // words whose weight is said
 
 export class Origin {
   /**
@@ -8,17 +15,117 @@ export class Origin {
    * @param {HTMLElement} parts.root where the part goes
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
-   * @param {import("./models.js").Models} parts.models
    */
-  constructor({ root, address, work, models }) {
-    Object.assign(this, { address, work, models });
-    root.append(element("p", { className: "faint" }, "Where a token comes from will be here."));
+  constructor({ root, address, work }) {
+    Object.assign(this, { address });
+    this.questions = {
+      attribution: new Question(work, "Reading where a token came from"),
+      row: new Question(work, "Reading where a head looks"),
+    };
+    this.none = element("p", { className: "card", hidden: true });
+    this.about = element("p", { className: "origin-about" });
+    this.notice = element("div", {});
+    this.terms = element("tbody", {});
+    this.total = element("p", {});
+    this.headTitle = element("h2", {});
+    this.headAbout = element("p", { "aria-live": "polite" });
+    this.words = new Words({
+      label: "The words of the text, shaded by the weights of that head: Enter leads to where a word came from",
+      onChoose: (token) => address.go({ token, cell: null }),
+    });
+    const columns = ["Part", "Adds"].map((name) => element("th", { scope: "col" }, name));
+    this.headCard = element("section", { className: "card", "aria-label": "The attention of the largest head" },
+      this.headTitle, this.words.element, this.headAbout);
+    const chain = element("div", { className: "origin-columns" },
+      element("section", { className: "card", "aria-label": "What added to the logit" },
+        element("h2", {}, "2. What added to its logit"), this.notice,
+        element("table", { className: "numbers bars" },
+          element("caption", { className: "unseen" }, "The parts of the model that added most, the largest first"),
+          element("thead", {}, element("tr", {}, ...columns, element("td", {}))), this.terms),
+        this.total, element("p", { className: "faint" }, DERIVED)),
+      element("div", { className: "origin-side" }, this.headCard));
+    this.body = element("div", { className: "origin", hidden: true },
+      element("section", { className: "card", "aria-label": "The prediction" }, element("h2", {}, "1. The prediction"), this.about), chain);
+    this.headCard.hidden = true;
+    root.append(this.none, this.body);
+    this.cell = new Cell({ root: chain.lastChild, address, work });
+    this.cell.element.firstChild.textContent = "4. The arithmetic of the logit";
   }
 
-  /**
-   * Shows the state of the address.
-   * @param {object} state with a token, a layer and a head that the pass has
-   * @param {object} pass sizes of the model and tokens of the text, as the answer to `look` has them
-   */
-  show() {}
+  /** Shows the state of the address. */
+  async show(state, pass) {
+    if (pass !== this.pass) this.body.hidden = true; // its numbers are those of another text or model
+    Object.assign(this, { state, pass });
+    const { text, token } = state;
+    this.none.hidden = token > 0;
+    if (token === 0) {
+      this.questions.attribution.stop();
+      this.body.hidden = true;
+      this.none.replaceChildren(this.#word(0), pass.n_unseen
+        ? " is the first token that the model sees in this pass: what it was predicted from is no longer in its context."
+        : " is the first token of the text: nothing comes before it, so that no prediction led to it. Lock another one.");
+      return;
+    }
+    const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id };
+    const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
+    if (state !== this.state) return;
+    this.body.hidden = !found;
+    if (found) this.#show(found);
+  }
+
+  #show(found) {
+    const { state, pass, address } = this;
+    const { position, probability, rank, logit, token } = found;
+    const cell = [0, position, token.id];
+    const lines = element("a", { href: address.link({ part: "lines", name: "logits", token: position, cell }) }, "the line that computed it");
+    this.about.replaceChildren(this.#word(position + 1), ` (token ${position + 1}) was predicted after `, this.#word(position),
+      ` (token ${position}): ${percent(probability)}, rank ${rank.toLocaleString("en")} of ${counted(pass.n_vocab, "token")}. Its logit is `,
+      element("strong", { className: "number" }, number(logit, 6)), ": ", lines, ".");
+    this.notice.replaceChildren(...[unchanged(state.changes)].filter(Boolean));
+    const terms = termsOf(found).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+    this.#showTerms(terms, found);
+    this.#showHead(terms.filter(({ isHead }) => isHead).reduce((a, b) => (b.value > a.value ? b : a)), position);
+    this.cell.show({ ...state, name: "logits", cell }, pass);
+  }
+
+  #showTerms(terms, { total, logit }) {
+    const most = Math.abs(terms[0].value);
+    const rest = terms.slice(N_TERMS);
+    const row = (name, value) => element("tr", {}, element("th", { scope: "row" }, name),
+      element("td", { className: "number" }, signed(value)),
+      element("td", { className: "strip-cell", "aria-hidden": "true" }, bar(value, most)));
+    this.terms.replaceChildren(
+      ...terms.slice(0, N_TERMS).map(({ text, value, place }) => row(element("a", { href: this.address.link(place) }, text), value)),
+      row(`the other ${rest.length}`, sum(rest.map(({ value }) => value))));
+    this.total.replaceChildren("The sum of all: ", element("strong", { className: "number" }, number(total, 6)),
+      `; the logit is ${number(logit, 6)}.`);
+  }
+
+  async #showHead({ value, place: { layer, head } }, position) {
+    const { state, pass, address } = this;
+    const name = `h${layer}/attn/weights`;
+    this.headTitle.textContent = `3. Where its largest head looked: layer ${layer}, head ${head} (${signed(value)})`;
+    this.words.show(pass.tokens);
+    const request = { kind: "row", text: state.text, name, head, row: position, changes: state.changes };
+    const [found] = (await this.questions.row.ask(request, pass.model)) ?? [];
+    if (state !== this.state) return;
+    this.headCard.hidden = !found;
+    if (!found) return;
+    const { values } = found;
+    this.words.shade(values, position);
+    this.words.reveal(position);
+    const lookedAt = largest(values, N_NAMED);
+    const link = (i, text) => element("a", {
+      href: address.link({ part: "lines", layer, head, name, token: position, cell: [0, head, position, i] }),
+      title: `${name}[0, ${head}, ${position}, ${i}]`,
+    }, text);
+    this.headAbout.replaceChildren(this.#word(position), " looked at ",
+      ...lookedAt.flatMap((i, k) => [k ? ", " : "", this.#word(i), " ", link(i, percent(values[i]))]), ". ",
+      link(lookedAt[0], "The line that computed these weights"), " · ",
+      element("a", { href: address.link({ part: "attention", layer, head, token: position, cell: null }) }, "This head, large"));
+  }
+
+  #word(i) {
+    return named(this.pass.tokens[i].text);
+  }
 }

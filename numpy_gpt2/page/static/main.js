@@ -7,6 +7,7 @@ import { Look } from "./look.js";
 import { repaint } from "./matrix.js";
 import { Models } from "./models.js";
 import { isDark, onSystemTheme } from "./palette.js";
+import { remember } from "./store.js";
 import { Work } from "./work.js";
 import { Write } from "./write.js";
 
@@ -21,11 +22,7 @@ function showTheme() {
 function changeTheme() {
   const { dataset } = document.documentElement;
   dataset.theme = isDark() ? "light" : "dark";
-  try {
-    localStorage.setItem("numpy-gpt2/theme", dataset.theme);
-  } catch {
-    // Storage is not allowed: the choice lasts as long as the page.
-  }
+  remember("theme", dataset.theme);
   showTheme();
 }
 

@@ -171,7 +171,7 @@ export class Matrix {
 }
 
 /** Bytes that were written in base64. A loop, since there may be a million. */
-function decoded(base64) {
+export function decoded(base64) {
   const letters = atob(base64);
   const bytes = new Uint8Array(letters.length);
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);

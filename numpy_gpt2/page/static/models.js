@@ -1,21 +1,30 @@
 /** The model chooser. */
 
 import { answer, lastAnswer } from "./answers.js";
-import { byId, counted, element } from "./dom.js";
+import { byId, counted, debounced, element } from "./dom.js";
+import { QUIET } from "./work.js";
 
-const QUIET = 400; // milliseconds until it is said that this runs
+const WAIT = 400; // milliseconds after the last choice: on a closed chooser, the arrow keys choose each model on the way
+
 
 /** Fires `change` when another model answers from now on. */
 export class Models extends EventTarget {
+  #missing = new Set(); // names of models that are not on disk
+  #wanted = null; // the model that is to be loaded, until it is
+  #job = null;
+
   /** @param {object} parts `editor` and `work`, as for `Suggestions` */
   constructor(parts) {
     super();
     Object.assign(this, parts);
     this.about = null; // what the server says of its model
     this.select = byId("model");
-    this.select.addEventListener("change", () => this.use(this.select.value));
-    this.select.addEventListener("focus", () => this.#list());
-    document.addEventListener("visibilitychange", () => document.hidden || this.#ask()); // of what another tab did
+    this.loadSoon = debounced(() => this.use(this.#wanted), WAIT);
+    this.select.addEventListener("change", () => this.#choose());
+    byId("missing-copy").hidden = !navigator.clipboard; // as at an address that is not secure
+    byId("missing-copy").addEventListener("click", () => this.#copyCommand());
+    this.select.addEventListener("focus", () => (this.name ? this.#list() : this.start()));
+    document.addEventListener("visibilitychange", () => document.hidden || this.ask()); // of what another tab did
   }
 
   get name() {
@@ -24,12 +33,13 @@ export class Models extends EventTarget {
 
   /** Asks which model there is, and which others. */
   async start() {
-    await this.#ask();
+    await this.ask();
     if (this.name) await this.#list();
   }
 
-  async #ask() {
-    const read = (signal) => lastAnswer({ kind: "about" }, signal);
+  /** Asks which model answers now. */
+  async ask() {
+    const read = (...job) => lastAnswer({ kind: "about" }, ...job);
     const about = await this.work.run("Asking for the model", read, QUIET).done;
     if (about && about.model !== this.name) this.#show(about);
   }
@@ -44,21 +54,58 @@ export class Models extends EventTarget {
   }
 
   #fill(models) {
-    const options = models.map(({ name, n_bytes, is_here }) => {
-      const how = is_here ? "" : ` · numpy-gpt2 download ${name}`;
-      return element("option", { value: name, disabled: !is_here }, `${name} · ${inBytes(n_bytes)}${how}`);
+    this.#missing = new Set(models.filter(({ is_here }) => !is_here).map(({ name }) => name));
+    const options = models.map(({ name, n_bytes, is_here, same_as }) => {
+      const notes = [inBytes(n_bytes), ...(same_as ? [`the same as ${same_as}`] : []), ...(is_here ? [] : ["not here"])];
+      return element("option", { value: name }, [name, ...notes].join(" · "));
     });
     this.select.replaceChildren(...options);
-    this.select.value = this.name;
+    this.select.value = this.#wanted ?? this.name;
   }
 
-  /** Loads a model, from now on for all who use this server. */
+  /** Stops loading what was chosen before, and loads soon what is chosen now. */
+  #choose() {
+    this.#job?.stop();
+    this.#job = null;
+    this.#wanted = this.select.value;
+    this.loadSoon();
+  }
+
+  /** Loads a model, from now on for all who use this server; or says how to get it. */
   async use(model) {
+    byId("missing").hidden = !this.#missing.has(model);
+    if (this.#missing.has(model)) this.#sayMissing(model);
+    else await this.#load(model);
+  }
+
+  #sayMissing(model) {
+    this.#wanted = null;
+    this.select.value = this.name;
+    byId("missing-name").textContent = model;
+    byId("missing-command").textContent = `numpy-gpt2 download ${model}`;
+    this.work.say(`${model} is not on this machine.`);
+  }
+
+  async #copyCommand() {
+    try {
+      await navigator.clipboard.writeText(byId("missing-command").textContent);
+      this.work.say("The command is copied: paste it into a terminal.");
+    } catch {
+      this.work.say("The browser does not let the page copy: select the command, and copy it yourself.", true);
+    }
+  }
+
+  async #load(model) {
     const old = this.name;
     const request = { kind: "load", model, text: this.editor.text };
-    const loaded = await this.work.run(`Loading ${model}`, (...job) => load(request, ...job)).done;
+    const job = this.work.run(`Loading ${model}`, (...given) => load(request, ...given));
+    this.#job = job;
+    const loaded = await job.done;
+    if (job !== this.#job) return; // another one was chosen
+    this.#wanted = null;
     if (!loaded) {
       this.select.value = old;
+      await this.ask(); // it may have been loaded already when it was stopped
       return;
     }
     this.#show(loaded.about);
@@ -67,7 +114,7 @@ export class Models extends EventTarget {
 
   #show(about) {
     this.about = about;
-    this.select.value = about.model; // if it is listed already
+    this.select.value = this.#wanted ?? about.model; // if it is listed already
     const size = `${inMillions(about.n_parameters)} parameters`;
     byId("model-about").textContent = `${size}, sees ${counted(about.n_ctx, "token")}`;
     this.dispatchEvent(new Event("change"));

@@ -69,6 +69,13 @@ export class Popup {
     return option;
   }
 
+  /** Removes an option; if it is the active one, another one becomes that. */
+  remove(option, other) {
+    if (option === this.active) this.activate(other);
+    this.#options.splice(this.#options.indexOf(option), 1);
+    option.remove();
+  }
+
   /** Makes an option the active one. */
   activate(option) {
     this.active?.setAttribute("aria-selected", "false");

@@ -1,13 +1,14 @@
 /** The settings: a labelled control for each, with its default. They are kept in the browser. */
 
 import { byId, element } from "./dom.js";
-import { helpOf, labelled, numberIn, numberInput, words } from "./fields.js";
+import { helpOf, numberIn, numberInput, words } from "./fields.js";
 import { recall, remember } from "./store.js";
 
 const OWN = [
-  { name: "n", label: "Suggestions", default: 3, low: 1, high: 16, whole: true, help: "how many at a time" },
-  { name: "max_new_tokens", label: "Length", default: 12, low: 1, high: 1024, whole: true, help: "tokens at most" },
+  { name: "n", label: "Suggestions", default: 3, help: "how many at a time", ...between(1, 16) },
+  { name: "max_new_tokens", label: "Length", default: 12, help: "tokens at most", ...between(1, 1024) },
 ];
+const MOST_SEED = 2 ** 52; // so that the next seeds are whole numbers as well
 const SEED_HELP = "empty for a new one each time; the same seed gives the same suggestions";
 const STOP_HELP = "one a line, \\n for a line end; a suggestion ends before the first of them";
 
@@ -30,7 +31,16 @@ export class Settings extends EventTarget {
     const kept = recall("settings") ?? {};
     const numbers = [...OWN, ...options].map((option) => this.#number(option, kept[option.name]));
     const reset = element("button", { type: "button", onclick: () => this.#reset() }, "All defaults");
-    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), reset);
+    this.help = element("p", { className: "faint help", "aria-hidden": "true" });
+    this.form.addEventListener("focusin", ({ target }) => (this.help.textContent = target.title));
+    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), this.help, reset);
+    this.#check();
+  }
+
+  /** The first setting that cannot be asked for, as a sentence; null if there is none. */
+  get problem() {
+    const wrong = [...this.#inputs.values()].find((input) => input.ariaInvalid === "true");
+    return wrong ? `${wrong.labels[0].textContent} ${byId(`wrong-${wrong.id}`).textContent}.` : null;
   }
 
   /**
@@ -42,18 +52,35 @@ export class Settings extends EventTarget {
     const [n, max_new_tokens] = OWN.map((option) => this.#value(option));
     const options = Object.fromEntries(this.#options.map((option) => [option.name, this.#value(option)]));
     const stop = this.#inputs.get("stop").value.split("\n").filter(Boolean).map(unescaped);
-    return { n, max_new_tokens, seed: seed ? seedNumber(seed) + batch : null, stop, options };
+    return { n, max_new_tokens, seed: seed ? Number(seed) + batch : null, stop, options };
   }
 
   /** Shows the seed that was used last. */
   showSeed(seed) {
+    if (this.#inputs.get("seed").value) {
+      byId("seed-used").replaceChildren();
+      return;
+    }
     const used = element("span", {}, `last: ${seed} `);
     const keep = element("button", { type: "button", className: "small", onclick: () => this.#keepSeed(seed) }, "Keep");
     byId("seed-used").replaceChildren(used, keep);
   }
 
+  /** Says below each control what is wrong with it. */
+  #check() {
+    for (const option of [...OWN, ...this.#options]) this.#mark(option.name, isNumberFor(option), option.range);
+    this.#mark("seed", isSeed, `a whole number below ${MOST_SEED.toLocaleString("en")}`);
+  }
+
+  #mark(name, isRight, range) {
+    const input = this.#inputs.get(name);
+    input.ariaInvalid = !isRight(input);
+    byId(`wrong-${input.id}`).textContent = isRight(input) ? "" : `must be ${range}`;
+  }
+
   #keepSeed(seed) {
     this.#inputs.get("seed").value = seed;
+    byId("seed-used").replaceChildren();
     this.#changed();
   }
 
@@ -75,9 +102,15 @@ export class Settings extends EventTarget {
     return this.#labelled("stop", "Stop strings", input, STOP_HELP);
   }
 
+  /** A control with its label; its help is shown below the form while one is in it, and read out by screen readers. */
   #labelled(name, label, input, help) {
     this.#inputs.set(name, input);
-    return labelled(label, input, help);
+    input.title = help;
+    input.setAttribute("aria-describedby", `wrong-${input.id} help-${name}`);
+    return element("div", { className: "setting" },
+      element("label", { htmlFor: input.id }, label), input,
+      element("p", { id: `wrong-${input.id}`, className: "wrong" }),
+      element("p", { id: `help-${name}`, hidden: true }, help));
   }
 
   #value(option) {
@@ -91,12 +124,22 @@ export class Settings extends EventTarget {
   }
 
   #changed() {
+    this.#check();
     remember("settings", Object.fromEntries([...this.#inputs].map(([name, input]) => [name, input.value])));
     this.dispatchEvent(new Event("change"));
   }
 }
 
+function between(low, high) {
+  return { low, high, whole: true, range: `a whole number, ${low} to ${high}` };
+}
+
 const unescaped = (line) => line.replace(/\\(n|t|\\)/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter]);
 
-/** What is not a number stays as it is, for the server to refuse with a sentence. */
-const seedNumber = (seed) => (/^\d+$/.test(seed) ? Number(seed) : seed);
+/** Whether a control holds a number that an option accepts, or none for the default. */
+const isNumberFor = ({ low, high, whole }) => ({ value, validity }) => {
+  const isInRange = Number(value) >= low && (high === null || Number(value) <= high);
+  return !validity.badInput && (value === "" || (isInRange && !(whole && Number(value) % 1)));
+};
+
+const isSeed = ({ value }) => /^\s*\d*\s*$/.test(value) && Number(value) < MOST_SEED;

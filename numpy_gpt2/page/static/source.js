@@ -105,7 +105,7 @@ export class Source {
       element("span", { className: "value-name" }, element("code", {}, name), ...(also ? [" = ", element("code", {}, also)] : []),
         ...(is_patched ? [element("span", { className: "tag" }, "changed")] : [])),
       shape,
-      element("span", { className: "faint" }, range + infinite),
+      element("span", { className: "value-range faint" }, range + infinite),
       matrix.element, derived);
     this.#cards.set(name, { link, matrix, derived, shape, isDrawn: false, shapeText: `[${array.shape.join(", ")}] ${axes}` });
     return link;

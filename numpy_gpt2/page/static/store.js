@@ -11,6 +11,7 @@ import { excerpt } from "./dom.js";
 const TEXT = "numpy-gpt2/text/";
 const SUMMARY = "numpy-gpt2/summary/";
 const FORMAT = "numpy_gpt2 text";
+const LOST = { title: "A text without a summary", time: new Date(0).toISOString() }; // where the summary is damaged
 
 /** The browser does not keep the text, as a sentence to show. */
 export class StoreError extends Error {}
@@ -21,6 +22,7 @@ export class Text {
     this.tree = tree;
     this.id = id;
     this.stamp = null; // of the summary that this tab wrote or read last
+    this.isKept = true; // false once the browser could not keep what is new in it
   }
 
   get title() {
@@ -48,11 +50,12 @@ export function parseText(json) {
   return new Text(Tree.from(data));
 }
 
-/** What is kept: id, title and time of each text, newest first. */
+/** What is kept: id, title, time and number of versions of each text, newest first. */
 export function summaries() {
   return attempt(() => Object.keys(localStorage), [])
-    .filter((key) => key.startsWith(SUMMARY))
-    .map((key) => ({ id: key.slice(SUMMARY.length), ...JSON.parse(localStorage.getItem(key)) }))
+    .filter((key) => key.startsWith(TEXT))
+    .map((key) => key.slice(TEXT.length))
+    .map((id) => ({ id, ...LOST, ...summaryOf(id) }))
     .sort((a, b) => (a.time < b.time ? 1 : -1));
 }
 
@@ -61,7 +64,7 @@ export function load(id) {
   const json = attempt(() => localStorage.getItem(TEXT + id), null);
   if (json === null) return null;
   const text = new Text(parseText(json).tree, id);
-  text.stamp = stampOf(id);
+  text.stamp = summaryOf(id)?.stamp ?? null;
   return text;
 }
 
@@ -72,12 +75,12 @@ export function load(id) {
  */
 export function save(text) {
   try {
-    const isCopy = text.stamp !== null && stampOf(text.id) !== text.stamp;
-    if (isCopy) text.id = newId();
-    text.stamp = newId();
-    localStorage.setItem(TEXT + text.id, JSON.stringify(text));
-    const summary = { title: text.title, time: new Date().toISOString(), stamp: text.stamp };
-    localStorage.setItem(SUMMARY + text.id, JSON.stringify(summary));
+    const isCopy = text.stamp !== null && summaryOf(text.id)?.stamp !== text.stamp;
+    const [id, stamp] = [isCopy ? newId() : text.id, newId()];
+    const summary = { title: text.title, time: new Date().toISOString(), versions: text.tree.versions.size, stamp };
+    localStorage.setItem(TEXT + id, JSON.stringify(text));
+    localStorage.setItem(SUMMARY + id, JSON.stringify(summary));
+    Object.assign(text, { id, stamp }); // only now: what is not kept must not look as if another tab had written it
     return isCopy;
   } catch (error) {
     const isFull = error?.name === "QuotaExceededError";
@@ -95,13 +98,15 @@ export function remove(id) {
 /**
  * Takes the lock on a text for this tab.
  * @param {number} patience how long to wait for another tab, in milliseconds
+ * @param {AbortSignal} signal ends the wait
  * @returns {Promise<(() => void)|null>} gives the lock back; null if another tab keeps it
  */
-export function hold(id, patience) {
+export function hold(id, patience, signal) {
   if (!navigator.locks) return Promise.resolve(() => {});
   return new Promise((resolve) => {
     const held = () => new Promise((release) => resolve(release));
-    navigator.locks.request(TEXT + id, { signal: AbortSignal.timeout(patience) }, held).catch(() => resolve(null));
+    const either = AbortSignal.any([signal, AbortSignal.timeout(patience)]);
+    navigator.locks.request(TEXT + id, { signal: either }, held).catch(() => resolve(null));
   });
 }
 
@@ -113,9 +118,7 @@ export const recall = (name, storage = "localStorage") =>
 export const remember = (name, value, storage = "localStorage") =>
   attempt(() => window[storage].setItem(`numpy-gpt2/${name}`, JSON.stringify(value)));
 
-function stampOf(id) {
-  return JSON.parse(localStorage.getItem(SUMMARY + id))?.stamp ?? null;
-}
+const summaryOf = (id) => attempt(() => JSON.parse(localStorage.getItem(SUMMARY + id)), null);
 
 function attempt(action, otherwise) {
   try {

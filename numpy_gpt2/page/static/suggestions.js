@@ -1,18 +1,19 @@
 /** Suggestions: continuations of the text before the cursor, shown as they are made. */
 
 import { answer } from "./answers.js";
-import { counted, element } from "./dom.js";
+import { counted, element, without } from "./dom.js";
 
 const ENDS_IN_WORD = /[\p{L}\p{N}]$/u;
 const NOTHING = {
   end_of_text: "nothing: the text ends here",
   stop: "nothing: a stop string comes first",
-  length: "nothing: not a whole character yet",
+  length: "nothing new yet: a greater Length gives more",
 };
 
 export class Suggestions {
   #anchor = null; // the place in the text that is continued; null while no list is open
-  #jobs = [];
+  #jobs = new Set();
+  #rows = []; // that have ended, each with another text
   #n_batches = 0;
 
   /**
@@ -33,15 +34,22 @@ export class Suggestions {
     return this.#anchor !== null;
   }
 
+  /** Whether suggestions are still being made. */
+  get isBusy() {
+    return this.#jobs.size > 0;
+  }
+
   /** Asks for suggestions; if there are some already, for others, which are added to the list. */
   async more() {
     if (!this.isOpen) this.#open();
     const batch = this.#newBatch();
     this.popup.activate(batch.rows[0].option);
     const job = this.work.run("Suggesting", (signal) => this.#read(batch, signal));
-    this.#jobs.push(job);
+    this.#jobs.add(job);
     await job.done;
+    this.#jobs.delete(job);
     for (const row of batch.rows) this.#end(row);
+    for (const row of batch.rows) this.#merge(row);
   }
 
   /** Closes the list and stops the model. */
@@ -61,7 +69,8 @@ export class Suggestions {
 
   #closed() {
     this.#anchor = null;
-    for (const job of this.#jobs.splice(0)) job.stop();
+    this.#rows = [];
+    for (const job of this.#jobs) job.stop();
   }
 
   #newBatch() {
@@ -72,7 +81,7 @@ export class Suggestions {
   }
 
   #newRow(batch, index) {
-    const row = { index, text: "", ids: [], isDone: false };
+    const row = { index, text: "", ids: [], isDone: false, count: 1 };
     row.half = element("span", { className: "half" });
     row.shown = element("span");
     row.end = element("span", { className: "faint" }, "…");
@@ -91,8 +100,7 @@ export class Suggestions {
   #begin(rows, made, { seed, n_dropped, half_word, model, n_unseen }) {
     Object.assign(made, { seed, n_dropped, model });
     this.settings.showSeed(seed);
-    const unseen = n_unseen ? `, without the first ${counted(n_unseen, "token")}, for which the model has no room` : "";
-    this.popup.setTitle(`Suggestions${unseen}`);
+    this.popup.setTitle(`Suggestions${without(n_unseen)}`);
     const half = ENDS_IN_WORD.test(half_word) ? half_word.trimStart() : "";
     for (const row of rows) row.half.textContent = half;
   }
@@ -102,14 +110,28 @@ export class Suggestions {
     if (ids) row.ids.push(...ids);
     if (!text) return;
     row.text += text;
-    row.shown.textContent = row.text;
+    row.shown.replaceChildren(...lines(row.text));
     this.popup.reveal();
   }
 
   #end(row, reason) {
     if (row.isDone) return;
     row.isDone = true;
-    row.end.textContent = row.text ? "" : (NOTHING[reason] ?? "nothing yet: stopped");
+    const stopped = reason === "stop" ? " (a stop string comes next)" : "";
+    row.end.textContent = row.text ? stopped : (NOTHING[reason] ?? "nothing yet: stopped");
+  }
+
+  /** Takes a suggestion out of the list if there is the same one, which then says so. */
+  #merge(row) {
+    if (!row.option.isConnected || !row.text) return;
+    const same = this.#rows.find(({ text }) => text === row.text);
+    if (!same) {
+      this.#rows.push(row);
+      return;
+    }
+    same.count++;
+    same.end.textContent = ` (${same.count} times the same)`;
+    this.popup.remove(row.option, same.option);
   }
 
   #say(n, seed, { tokens, tokens_per_second }) {
@@ -123,6 +145,13 @@ export class Suggestions {
     const { n, ...settings } = asked;
     this.drop();
     const detail = { how: "taken", ids: row.ids, ...made, row: row.index, settings: { ...settings, seed: undefined } };
+    const isInside = place < this.editor.text.length;
     this.editor.replace(place, place, row.text, { ...detail, start: place });
+    if (isInside) this.work.say("The suggestion is inserted before the rest of the text.");
   }
+}
+
+/** A text whose line ends can be seen. */
+function lines(text) {
+  return text.split(/(\n)/).map((part) => part === "\n" ? element("span", { className: "line-end" }, part) : part);
 }

@@ -16,6 +16,9 @@
 
 const HOW = ["typed", "taken", "alternative", "loaded"];
 const LONGEST_HALF = 20; // characters of a half word
+const MOST_ID = 2 ** 52; // above, adding 1 would stop making a difference
+const HIGH_SURROGATE = /[\ud800-\udbff]/; // the first half of a character of two code units
+const LOW_SURROGATE = /[\udc00-\udfff]/; // the second half
 const SMALL = 3; // what took no more characters than these is listed only on request
 
 export class Tree {
@@ -56,7 +59,8 @@ export class Tree {
   }
 
   /**
-   * Takes note of a text that is now in the editor, and makes it the current version.
+   * Takes note of a text that is now in the editor, and makes it the current version. What was typed, or undone, and is
+   * the beginning of a version goes on from there.
    * @param {string} text
    * @param {object} made how it was made (`how`), and for what the model made, with what
    * @param {number} [start] where what was added begins; by default where the text departs from the current version
@@ -69,7 +73,7 @@ export class Tree {
     const place = made.how === "typed" ? this.#growingPlace(old, text) : undefined;
     if (same !== null) this.current = same;
     else if (place !== undefined) this.#grow(text);
-    else this.#add(text, made, start);
+    else this.#add(text, made, made.how === "typed" ? this.#findBeginning(text, start) : start);
     const began = place ?? start;
     this.#typing = same === null ? began + Math.max(0, text.length - old.length) : null;
     this.#dropIfEmpty(left);
@@ -104,7 +108,7 @@ export class Tree {
   /**
    * The tree as rows to show. The path to the current version runs straight down; what departs from it is indented.
    * @returns {{id: number, end: number, depth: number, half: string, text: string, how: string, isCurrent: boolean,
-   *     isSmall: boolean}[]} `goTo(id, end)` leads to the end of a row; `half` is the beginning of its first word
+   *     isSmall: boolean}[]} `goTo(id, end)` leads to the end of a row; `half` is what stands before it without a gap
    */
   outline() {
     const children = this.#children();
@@ -117,7 +121,7 @@ export class Tree {
         const cut = next ? next.kept : text.length;
         const below = version.parent === null ? depth : depth + 1;
         this.#addRow(rows, version, text, version.kept, cut, depth, !children.has(version.id) && depth > 0);
-        this.#addRow(rows, version, text, cut, text.length, below, true);
+        this.#addRow(rows, version, text, cut, text.length, below, !next?.added.endsWith(text.slice(cut)));
         for (const child of children.get(version.id) ?? []) if (child !== next) visit(child, text, below);
         before = text;
       }
@@ -131,7 +135,7 @@ export class Tree {
     if (begin === end && (!isCurrent || rows.at(-1)?.isCurrent)) return;
     const text = whole.slice(begin, end);
     const before = whole.slice(Math.max(0, begin - LONGEST_HALF), begin);
-    const half = /^[\p{L}\p{N}]/u.test(text) ? before.match(/[\p{L}\p{N}]*$/u)[0] : "";
+    const half = /^\S/.test(text) ? before.match(/\S*$/)[0] : "";
     const isSmall = isLeaf && !isCurrent && version.how === "typed" && text.length <= SMALL;
     rows.push({ id: version.id, end, depth, half, text, how: version.how, isCurrent, isSmall });
   }
@@ -158,6 +162,15 @@ export class Tree {
       children.get(version.parent).push(version);
     }
     return children;
+  }
+
+  /** Makes a version that begins with a text current, if there is one; how much of the current one the text keeps. */
+  #findBeginning(text, start) {
+    if (start === text.length) return start;
+    const found = [...this.versions.values()].find(({ id }) => this.text(id).startsWith(text));
+    if (!found) return start;
+    this.current = found.id;
+    return text.length;
   }
 
   /** Where the current version grows into this text: at its end, or where typing goes on. Undefined if it cannot. */
@@ -199,12 +212,20 @@ export class Tree {
   }
 }
 
-/** How many code units two texts have in common at the beginning. */
+/** How many code units two texts have in common at the beginning; a surrogate pair counts only whole. */
 export function commonStart(a, b) {
   const most = Math.min(a.length, b.length);
   let n = 0;
   while (n < most && a[n] === b[n]) n++;
-  return n;
+  return HIGH_SURROGATE.test(a[n - 1]) ? n - 1 : n;
+}
+
+/** The same at the end, of what comes after a common beginning. */
+export function commonEnd(a, b, begin) {
+  const most = Math.min(a.length, b.length) - begin;
+  let n = 0;
+  while (n < most && a.at(-1 - n) === b.at(-1 - n)) n++;
+  return LOW_SURROGATE.test(a[a.length - n]) ? n - 1 : n;
 }
 
 /** Whether `text` is `old` with something put in at a place. */
@@ -222,6 +243,7 @@ function checkVersions(versions, current) {
   const lengths = new Map();
   for (const version of versions) {
     if (!isVersion(version)) throw new Error(`version ${version?.id} lacks a field, or has one of the wrong type`);
+    if (version.added.includes("\r")) throw new Error(`version ${version.id} has a carriage return, unlike a text field`);
     if (lengths.has(version.id)) throw new Error(`there are two versions ${version.id}`);
     const isFirst = version === versions[0] && version.parent === null;
     if (!isFirst && !(lengths.has(version.parent) && version.id > version.parent)) {
@@ -235,6 +257,6 @@ function checkVersions(versions, current) {
 }
 
 function isVersion(version) {
-  const isNumber = [version?.id, version?.kept].every((value) => Number.isInteger(value) && value >= 0);
+  const isNumber = [version?.id, version?.kept].every((n) => Number.isInteger(n) && n >= 0 && n < MOST_ID);
   return isNumber && typeof version.added === "string" && HOW.includes(version.how);
 }

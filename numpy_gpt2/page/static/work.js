@@ -3,6 +3,8 @@
 import { AnswerError, isStop } from "./answers.js";
 import { byId } from "./dom.js";
 
+export const QUIET = 400; // milliseconds that a task may run before it is shown, where it is mostly short
+
 export class Work {
   constructor() {
     this.jobs = new Set();
@@ -10,6 +12,7 @@ export class Work {
     const stop = byId("stop");
     stop.addEventListener("pointerdown", (event) => event.preventDefault()); // the cursor stays in the text
     stop.addEventListener("click", () => this.stop());
+    this.say(""); // in place of what an exported page says until it runs
   }
 
   /**
@@ -48,6 +51,11 @@ export class Work {
     const status = byId("status");
     status.textContent = sentence;
     status.classList.toggle("is-error", isError);
+  }
+
+  /** Takes an error out of the status line, since something else is being done now. */
+  forgetError() {
+    if (byId("status").classList.contains("is-error")) this.say("");
   }
 
   async #result(job, task) {

@@ -60,8 +60,14 @@ export class Write {
     this.#leavesOnTab = event.key === "Escape" && !this.popup.isOpen;
     if (event.key === "Escape") this.popup.close();
     if (!event.altKey && !event.shiftKey && this.popup.onKey(event.key)) event.preventDefault();
-    else if (event.key === "Tab" && !event.shiftKey && !event.altKey && !leaves) this.#suggest(event);
+    else if (event.key === "Tab" && !event.shiftKey && !event.altKey && !leaves) this.#onTab(event);
     else if (event.key === "ArrowDown" && event.altKey) this.#showAlternatives(event);
+  }
+
+  /** Without a model the key does what it does elsewhere. */
+  #onTab(event) {
+    if (this.models.name) event.preventDefault();
+    this.#suggest();
   }
 
   #showAlternatives(event) {
@@ -71,12 +77,17 @@ export class Write {
   }
 
   /** Nothing else is asked of the model until the suggestions are there. */
-  async #suggest(event) {
-    event?.preventDefault();
+  async #suggest() {
+    if (!this.models.name) await this.models.start();
     if (!this.models.name) return;
+    if (this.settings.problem) {
+      this.work.say(this.settings.problem, true);
+      return;
+    }
     this.colours.stop();
     this.picture.stop();
     await this.suggestions.more();
+    if (this.suggestions.isBusy) return;
     this.colours.refresh();
     this.picture.refresh();
   }
@@ -85,24 +96,22 @@ export class Write {
     const { tree } = this.texts.text;
     if (made.how === "visited") tree.goTo(made.id, made.end);
     else tree.record(this.editor.text, made, start);
+    if (made.how === "typed" && this.texts.text.isKept) this.work.forgetError();
     if (made.how === "typed") this.branches.renderSoon(tree);
     else this.branches.render(tree);
     this.texts.keepSoon();
   }
 
   #goTo(id, end) {
-    const { tree } = this.texts.text;
-    const focused = document.activeElement;
-    const isInList = byId("branches").contains(focused);
-    this.editor.become(tree.text(id).slice(0, end), { how: "visited", id, end });
-    if (isInList) byId("branches").querySelector("[tabindex='0']")?.focus();
+    const text = this.texts.text.tree.text(id).slice(0, end);
+    this.editor.become(text, { how: "visited", id, end });
   }
 
   #opened() {
     this.popup.close();
     const { tree } = this.texts.text;
     this.editor.open(tree.text());
-    this.editor.area.focus();
+    this.editor.area.focus({ preventScroll: true });
     this.branches.render(tree);
     this.colours.restart();
     this.picture.refresh();

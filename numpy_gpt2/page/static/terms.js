@@ -1,0 +1,45 @@
+/** The terms of which a logit is the sum: what embeddings, heads, biases and MLPs add to it. */
+
+import { element, number } from "./dom.js";
+
+/**
+ * The terms as a list, each with the change of the address that leads to the array that it comes from.
+ * @param {object} found the answer to `attribution`
+ * @returns {{text: string, value: number, place: object, isHead: boolean}[]}
+ */
+export function termsOf({ terms, position }) {
+  const { token_embedding, position_embedding, heads, biases, mlps, last_bias } = terms;
+  const term = (text, value, name, more = {}) => ({
+    text, value, isHead: "head" in more, place: { part: "lines", name, token: position, cell: null, ...more },
+  });
+  return [
+    term("embedding of the token", token_embedding, "x"),
+    term("embedding of the position", position_embedding, "x"),
+    ...heads.flatMap((row, layer) => row.map((value, head) =>
+      term(`layer ${layer}, head ${head}`, value, `h${layer}/attn/a`, { layer, head }))),
+    ...biases.map((value, layer) => term(`layer ${layer}, bias of the attention`, value, `h${layer}/attn/c_proj`, { layer })),
+    ...mlps.map((value, layer) => term(`layer ${layer}, MLP`, value, `h${layer}/mlp/c_proj`, { layer })),
+    term("bias of the last layer norm", last_bias, "ln_f"),
+  ];
+}
+
+/** What has to be known about these terms. */
+export const DERIVED = "Derived: with the deviation that the last layer norm divides by taken as it is, each part of the "
+  + "model adds its own term to the logit. It is the direct effect, without what later parts make of it.";
+
+/** Says that the terms are those of the model's own pass, if this pass has changes; null otherwise. */
+export function unchanged(changes) {
+  return changes.length ? element("p", { className: "notice" }, "These terms are those of the pass without the changes.") : null;
+}
+
+/** A number with its sign: `+1.235`, `−0.5`. */
+export const signed = (value, digits = 4) => `${value > 0 ? "+" : ""}${number(value, digits)}`;
+
+/** A bar for a number, of which the largest one has the length 1; for the eyes only. */
+export function bar(value, most) {
+  const strip = element("span", { className: `strip${value < 0 ? " is-negative" : ""}`, "aria-hidden": "true" });
+  strip.style.setProperty("--share", most ? Math.abs(value) / most : 0);
+  return strip;
+}
+
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
