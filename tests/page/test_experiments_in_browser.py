@@ -22,6 +22,7 @@ from numpy_gpt2.inside.patches import Change
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 expect = playwright.expect
+
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: its path may be in CHROMIUM")
 
 WOMAN, MAN = "The old woman was so angry that", "The old man was so angry that"
@@ -275,7 +276,7 @@ def test_a_refused_change_is_a_sentence_and_can_be_removed(page: Any) -> None:
     expect(page.locator(".refused")).to_be_hidden()
 
 
-def write_steps(page: Any, n: int = 6, seed: int = 5, **options: float) -> None:
+def write_steps(page: Any, n: int = 6, seed: int = 5, **options: Any) -> None:
     """Fills in the form and presses the button, and waits until the last step has come."""
     for name, value in {"max_new_tokens": n, "seed": seed, **options}.items():
         page.locator(f"#steps-{name}").fill(str(value))
@@ -302,7 +303,7 @@ def step_to(page: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"temperature": 0.8, "top_k": 0, "top_p": 0.9}], ids=str)
-def test_the_steps_are_those_of_generate(page: Any, tiny: GPT2, options: dict[str, float]) -> None:
+def test_the_steps_are_those_of_generate(page: Any, tiny: GPT2, options: dict[str, Any]) -> None:
     look(page, "steps")
     write_steps(page, **options)
     step_to(page, "Last step")
@@ -346,9 +347,8 @@ def test_the_strips_show_what_is_read_and_what_is_computed(page: Any) -> None:
     program = """() => {
         const canvas = document.querySelector(".strips canvas");
         const [rows, columns] = [6, 12];
-        const size = canvas.width / columns;
         const context = canvas.getContext("2d");
-        const at = (row, column) => [...context.getImageData(column * size + 1, row * size + 1, 1, 1).data].slice(0, 3);
+        const at = (row, column) => [...context.getImageData(column, row, 1, 1).data].slice(0, 3);
         return [...Array(rows).keys()].map((row) => [...Array(columns).keys()].map((column) => at(row, column)));
     }"""
     kinds = [
@@ -358,24 +358,22 @@ def test_the_strips_show_what_is_read_and_what_is_computed(page: Any) -> None:
     ]
     for change_theme in (lambda: None, page.locator("#theme").click):
         change_theme()
-        colours = {
-            kind: [int(part) for part in re.findall(r"\d+", colour_of(page, kind))]
-            for kind in ("past", "computed", "later")
-        }
+        colours = {kind: colour_of(page, kind) for kind in ("past", "computed", "later")}
         assert page.evaluate(program) == [[colours[kind] for kind in row] for row in kinds]
 
 
-def colour_of(page: Any, kind: str) -> str:
+def colour_of(page: Any, kind: str) -> list[int]:
     swatch = page.locator(f".step-swatch[data-kind={kind}]")
-    return str(swatch.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor"))
+    colour = str(swatch.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor"))
+    return [int(part) for part in re.findall(r"\d+", colour)]
 
 
 def test_the_steps_play_not_faster_than_one_can_see(page: Any) -> None:
     look(page, "steps")
     page.evaluate("""() => {
         window.seen = [];
-        new MutationObserver(() => window.seen.push([performance.now(), document.querySelector(".step-view p").textContent]))
-            .observe(document.querySelector(".part-steps"), { childList: true, characterData: true, subtree: true });
+        const see = () => window.seen.push([performance.now(), document.querySelector(".step-view p").textContent]);
+        new MutationObserver(see).observe(document.querySelector(".part-steps"), { childList: true, subtree: true });
     }""")
     write_steps(page, 4)
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
