@@ -19,13 +19,20 @@ export function numberInput(option, id, value) {
 /** The number in the input of an option; its default, where there is none. */
 export const numberIn = ({ valueAsNumber }, option) => (Number.isNaN(valueAsNumber) ? option.default : valueAsNumber);
 
-/** A control with its label; its help is shown while one is in it, and read out by screen readers. */
+/** A control with its label; its help is read out by screen readers, and `helpLine` shows it. */
 export function labelled(label, input, help) {
   input.title = help;
   input.setAttribute("aria-describedby", `${input.id}-help`);
   return element("div", { className: "setting" },
     element("label", { htmlFor: input.id }, label), input,
-    element("p", { id: `${input.id}-help`, className: "faint help" }, help));
+    element("p", { id: `${input.id}-help`, hidden: true }, help));
+}
+
+/** A line for a form, with the help of the control that has the focus. */
+export function helpLine(form) {
+  const line = element("p", { className: "faint help", "aria-hidden": "true" });
+  form.addEventListener("focusin", ({ target }) => (line.textContent = target.title));
+  return line;
 }
 
 /** What an option does, with its default. */

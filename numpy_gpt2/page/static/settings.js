@@ -1,7 +1,7 @@
 /** The settings: a labelled control for each, with its default. They are kept in the browser. */
 
 import { byId, element } from "./dom.js";
-import { helpOf, numberIn, numberInput, words } from "./fields.js";
+import { helpLine, helpOf, numberIn, numberInput, words } from "./fields.js";
 import { recall, remember } from "./store.js";
 
 const OWN = [
@@ -31,9 +31,8 @@ export class Settings extends EventTarget {
     const kept = recall("settings") ?? {};
     const numbers = [...OWN, ...options].map((option) => this.#number(option, kept[option.name]));
     const reset = element("button", { type: "button", onclick: () => this.#reset() }, "All defaults");
-    this.help = element("p", { className: "faint help", "aria-hidden": "true" });
-    this.form.addEventListener("focusin", ({ target }) => (this.help.textContent = target.title));
-    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), this.help, reset);
+    const help = helpLine(this.form);
+    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), help, reset);
     this.#check();
   }
 
