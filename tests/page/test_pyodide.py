@@ -16,12 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
-
-import test_in_browser
-from browsing import PATIENCE, Watched
-from test_in_browser import expect, listed, settle, suggest, suggestion, text_of, write
+from browsing import BROWSER, PATIENCE, SECOND, Watched
 
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
@@ -29,15 +24,18 @@ from numpy_gpt2.page.answers import Answers
 from numpy_gpt2.page.export import write_page
 from numpy_gpt2.params import HParams
 
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
+
+from test_in_browser import expect, listed, settle, suggest, suggestion, text_of, write  # noqa: E402
+
 PYODIDE = os.environ.get("NUMPY_GPT2_PYODIDE", "")
 pytestmark = [
     pytest.mark.pyodide,
     pytest.mark.skipif(not PYODIDE, reason="NUMPY_GPT2_PYODIDE names no folder with Pyodide and its wheels"),
-    test_in_browser.pytestmark,
+    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: its path may be in CHROMIUM"),
 ]
 
 WHOLE = "He went on, nevertheless"  # a whole word, for tiny's vocabulary
-SECOND = "somebody/small"
 
 
 class StaticFiles(http.server.SimpleHTTPRequestHandler):
