@@ -275,9 +275,7 @@ def test_the_worker_is_held_to_the_policy_of_the_page(window: Watched, page: Any
         program = "address => fetch(address).then(() => 'fetched', () => 'refused')"
         assert worker.evaluate(program, f"{window.address}export.json") == "fetched"
         assert worker.evaluate(program, f"{elsewhere}secret.txt") == "refused"
-    assert window.wrong
-    assert all("Content Security Policy" in wrong or elsewhere in wrong for wrong in window.wrong)
-    window.wrong.clear()
+    window.wrong[:] = [wrong for wrong in window.wrong if elsewhere not in wrong]  # what the browser says of it
 
 
 @pytest.mark.parametrize(
