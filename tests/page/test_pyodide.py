@@ -168,7 +168,7 @@ def test_stop_stops_the_model_at_the_next_token_and_keeps_what_is_there(page: An
 
 
 CHANGES = [{"name": "h2/attn/a", "how": "zero", "head": 1}]
-ANSWERED = [
+ANSWERED: list[dict[str, Any]] = [
     {"kind": "look"},
     {"kind": "lines", "layer": 1, "changes": CHANGES},
     {"kind": "row", "name": "h1/attn/weights", "head": 2, "row": 3},
