@@ -204,6 +204,9 @@ def test_the_pixels_of_a_matrix_are_the_numbers_of_the_array(look: Any, whole: T
         is_signed = bool((cells[np.isfinite(cells)] < 0).any())
         colours = np.array(page.evaluate(COLOURS, is_signed)).reshape(256, 4)
         assert len({*map(tuple, colours[1:].tolist())}) > 200
+        brightness = np.diff(colours[1:, :3] @ [0.2126, 0.7152, 0.0722])  # read in grey, a scale goes one way from 0
+        halves = [brightness[:127], -brightness[127:]] if is_signed else [brightness]
+        assert {np.sign(half[np.abs(half) > 1e-9]).mean() for half in halves} in ({1.0}, {-1.0})
         np.testing.assert_array_equal(pixels, colours[bytes_of(cells)], name)
 
 
