@@ -40,7 +40,9 @@ def look(page: Any) -> Callable[..., Any]:
     """Goes to the address of a part with this state, and waits until it is shown."""
 
     def go(part: str, **state: object) -> Any:
-        page.goto(f"{page.url.partition('#')[0]}#look?{urlencode({'part': part, 'model': 'tiny', 'text': TEXT, **state})}")
+        page.goto(
+            f"{page.url.partition('#')[0]}#look?{urlencode({'part': part, 'model': 'tiny', 'text': TEXT, **state})}"
+        )
         settle(page)
         return page
 
@@ -165,7 +167,9 @@ class TestAttention:
             line = page.get_by_role("listitem").filter(has_text=f"Looks most at {words}:")
             expect(line.get_by_role("button")).to_have_text(f"layer {layer}, head {j}")
             page.get_by_label("Order").select_option(habit)
-            expect(page.locator(".head-picture").first).to_have_accessible_name(re.compile(f"^Layer {layer}, head {j},"))
+            expect(page.locator(".head-picture").first).to_have_accessible_name(
+                re.compile(f"^Layer {layer}, head {j},")
+            )
             line.get_by_role("button").click()
             expect(head(page, layer, j)).to_have_attribute("aria-pressed", "true")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterable
+
+import pytest
 
 from numpy_gpt2.page.turns import Turns
 
@@ -67,3 +70,12 @@ def test_an_error_ends_a_turn() -> None:
     for thread in threads:
         thread.start()
     join(threads)
+
+
+def test_in_pyodide_the_one_thread_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "emscripten")
+    turns = Turns()
+    with turns, turns:
+        pass
+    with turns:
+        pass

@@ -3,7 +3,7 @@
 import { answer } from "./answers.js";
 import { withThese } from "./changes.js";
 import { element, excerpt } from "./dom.js";
-import { labelled } from "./fields.js";
+import { helpLine, labelled } from "./fields.js";
 import { QUIET } from "./work.js";
 
 const ANY_TEXT = "a"; // every text has arrays of the same names
@@ -41,6 +41,7 @@ export class ChangeForm {
       labelled("Heads", this.head, "for arrays that have an axis of heads"),
       labelled("Positions", this.position, "of the text; for scores and weights, those of the queries"),
       element("button", {}, "Replace it"));
+    this.element.append(helpLine(this.element));
     this.element.addEventListener("submit", (event) => this.#submit(event));
     this.name.addEventListener("change", () => this.address.go({ name: this.name.value, cell: null }));
     this.how.addEventListener("change", () => this.#showFields());

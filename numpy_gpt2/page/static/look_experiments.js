@@ -4,7 +4,7 @@ import { answer, AnswerError } from "./answers.js";
 import { ChangeForm } from "./change_form.js";
 import { described, off, withoutPlaces } from "./changes.js";
 import { Copyable } from "./copyable.js";
-import { bar, debounced, element, percent, shown } from "./dom.js";
+import { bar, debounced, element, named, percent, shown } from "./dom.js";
 import { MovedMap } from "./moved_map.js";
 import { Switches } from "./switches.js";
 import { QUIET } from "./work.js";
@@ -66,6 +66,7 @@ export class Experiments {
     this.#showChanges(state.changes);
     this.#showExamples();
     if (this.#asked === this.#key) return;
+    this.#asked = null;
     this.#job?.stop();
     this.results.setAttribute("aria-busy", "true");
     this.#askSoon();
@@ -183,15 +184,13 @@ export class Experiments {
     const [before, after] = ["before", "after"].map((when) =>
       tokens.reduce((best, token) => (token[when] > best[when] ? token : best)));
     const { state, pass } = this;
-    const where = [`After token ${state.token} `, named(pass.tokens[state.token]), ", the likeliest "];
-    const first = [named(before), ` (${percent(before.before)})`];
+    const where = [`After token ${state.token} `, named(pass.tokens[state.token].text), ", the likeliest "];
+    const first = [named(before.text), ` (${percent(before.before)})`];
     if (!state.changes.length) return [...where, "is ", ...first, ". There is no change yet."];
     if (before.id === after.id) return [...where, "stays ", ...first, `, now with ${percent(before.after)}.`];
-    return [...where, "was ", ...first, " and becomes ", named(after), ` (${percent(after.after)}).`];
+    return [...where, "was ", ...first, " and becomes ", named(after.text), ` (${percent(after.after)}).`];
   }
 }
-
-const named = ({ text }) => element("span", { className: "token-text" }, ...shown(text));
 
 function section(title, ...content) {
   return element("section", { "aria-label": title }, element("h2", {}, title), ...content);

@@ -2,7 +2,7 @@
 
 import { answer } from "./answers.js";
 import { element } from "./dom.js";
-import { helpOf, labelled, numberIn, numberInput, words } from "./fields.js";
+import { helpLine, helpOf, labelled, numberIn, numberInput, words } from "./fields.js";
 import { StepView } from "./step_view.js";
 import { recall, remember } from "./store.js";
 
@@ -69,7 +69,7 @@ export class Steps {
       ({ option, input: numberInput(option, `steps-${option.name}`, kept[option.name]) }));
     const controls = this.#options.map(({ option, input }) =>
       labelled(option.label ?? words(option.name), input, helpOf(option)));
-    this.form.append(...controls, element("button", { className: "main-button" }, "Write"));
+    this.form.append(...controls, element("button", { className: "main-button" }, "Write"), helpLine(this.form));
   }
 
   #player() {

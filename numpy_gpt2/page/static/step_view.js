@@ -76,9 +76,7 @@ export class StepView {
     this.#addChips(steps);
     this.#chips.forEach((chip, i) => {
       const kind = i < n_past ? "past" : i < n_past + n_read ? "computed" : i === n_past + n_read ? "drawn" : "later";
-      if (chip.dataset.kind === kind) return;
-      chip.dataset.kind = kind;
-      chip.title = `position ${i}: ${KINDS[kind]}`;
+      if (chip.dataset.kind !== kind) chip.dataset.kind = kind;
     });
     this.tokens.scrollTop = this.tokens.scrollHeight;
     this.facts.textContent = facts(steps[at]);

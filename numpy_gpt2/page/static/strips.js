@@ -2,8 +2,9 @@
 
 import { element } from "./dom.js";
 
-const LEAST = 3; // pixels of a cell, with the gap after it
+const LEAST = 2; // CSS pixels of a cell
 const MOST = 14;
+const WITH_LINES = 5; // the least size of cells that have lines between them
 
 export class Strips {
   #steps = [];
@@ -39,26 +40,39 @@ export class Strips {
     this.cells.setAttribute("aria-label", n_past
       ? `Step ${at + 1}: positions 0 to ${n_past - 1} are read from the past, position ${n_past} is computed.`
       : `Step 1: positions 0 to ${n_read - 1} are computed.`);
-    const { element } = this;
-    element.scrollTop = Math.max(0, (at + 1) * this.#size - element.clientHeight);
+    this.#scrollTo(n_past + n_read, at + 1);
   }
 
+  /** Scrolls the box, not the page, so that the cells up to a place are seen. */
+  #scrollTo(column, row) {
+    const { clientWidth, clientHeight } = this.element;
+    this.element.scrollLeft = (column + 2) * this.#size - clientWidth;
+    this.element.scrollTop = (row + 1) * this.#size - clientHeight;
+  }
+
+  /** Paints a pixel for each cell, which the browser enlarges. */
   #paint() {
     const [{ n_steps, n_read: n_given }] = this.#steps;
     const columns = n_given + n_steps - 1; // the last token is not read any more
-    const size = Math.max(LEAST, Math.min(MOST, Math.floor(this.element.clientWidth / columns)));
-    this.#size = size;
-    Object.assign(this.canvas, { width: columns * size, height: n_steps * size });
+    this.#resize(n_steps, columns);
     const context = this.canvas.getContext("2d");
     const fill = (kind, runs) => {
       context.fillStyle = this.colourOf(kind);
-      for (const [row, first, n] of runs) context.fillRect(first * size, row * size, n * size, size);
+      runs.forEach(([first, n], row) => context.fillRect(first, row, n, 1));
     };
     const drawn = this.#steps.slice(0, this.#at + 1);
-    fill("later", [...Array(n_steps).keys()].map((row) => [row, 0, columns]));
-    fill("past", drawn.map(({ n_past }, row) => [row, 0, n_past]));
-    fill("computed", drawn.map(({ n_past, n_read }, row) => [row, n_past, n_read]));
-    for (let column = 1; column <= columns; column++) context.clearRect(column * size - 1, 0, 1, n_steps * size);
-    for (let row = 1; row <= n_steps; row++) context.clearRect(0, row * size - 1, columns * size, 1);
+    fill("later", Array(n_steps).fill([0, columns]));
+    fill("past", drawn.map(({ n_past }) => [0, n_past]));
+    fill("computed", drawn.map(({ n_past, n_read }) => [n_past, n_read]));
+  }
+
+  #resize(rows, columns) {
+    const size = Math.max(LEAST, Math.min(MOST, Math.floor(this.element.clientWidth / columns)));
+    this.#size = size;
+    Object.assign(this.canvas, { width: columns, height: rows });
+    this.canvas.style.width = `${columns * size}px`;
+    this.canvas.style.height = `${rows * size}px`;
+    this.cells.style.setProperty("--cell", `${size}px`);
+    this.cells.classList.toggle("has-lines", size >= WITH_LINES);
   }
 }
