@@ -125,7 +125,7 @@ class Looking:
         """A line with the exact `values` of a row of that picture; null for what is not finite."""
         cells = of_head(name, self._recorded_with(text, name, changes)[name], head)
         checks.check_whole_number("row", row, at_most=len(cells) - 1)
-        yield {"values": [float(x) if np.isfinite(x) else None for x in cells[row].tolist()]}
+        yield {"values": [finite_or_none(float(x)) for x in cells[row].tolist()]}
 
     def explain(
         self, text: str, name: str, index: Sequence[int], changes: Sequence[Edit], n_terms: int
@@ -441,20 +441,32 @@ def small_pictures(weights: Array, size: int) -> list[Line]:
 def explanation_line(found: Explanation, n_terms: int) -> Line:
     """An explanation as a line: of each sum, the largest terms, and the sum of the others."""
     line = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    values = {"value": finite_or_none(found.value), "computed": finite_or_none(found.computed)}
     numbers = [number_line(number, n_terms) for number in found.numbers]
-    return {**line, "file": Path(found.file).name, "numbers": numbers}
+    return {**line, **values, "file": Path(found.file).name, "numbers": numbers}
 
 
 def number_line(number: Number, n_terms: int) -> Line:
     """A number of an explanation as a line."""
     largest = sorted(number.terms, key=lambda term: -abs(term.value))
-    shown = [{"value": term.value, "factors": [dataclasses.asdict(f) for f in term.factors]} for term in largest]
+    shown = [
+        {
+            "value": finite_or_none(term.value),
+            "factors": [{**dataclasses.asdict(f), "value": finite_or_none(f.value)} for f in term.factors],
+        }
+        for term in largest
+    ]
     return {
         "text": number.text,
-        "value": number.value,
+        "value": finite_or_none(number.value),
         "name": number.name,
         "index": [*number.index],
         "n_terms": len(largest),
         "terms": shown[:n_terms],
         "rest": sum(term.value for term in largest[n_terms:]),
     }
+
+
+def finite_or_none(value: float) -> float | None:
+    """A number as JSON has it: None for what is not finite, such as a masked score."""
+    return value if np.isfinite(value) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -586,15 +587,21 @@ def test_the_likeliest_tokens_alone_are_the_same_three_times(page: Any) -> None:
     expect(listed(page)).to_contain_text("(6 times the same)")
 
 
-def test_a_half_word_that_cannot_grow_says_so(page: Any) -> None:
-    page.get_by_label("Length").fill("1")
-    page.get_by_label("Temperature").fill("0")
-    page.get_by_label("Top k").fill("1")
-    write(page, "Once upon a tim")
+def test_a_suggestion_that_is_too_short_for_anything_new_says_so(page: Any, served: Served) -> None:
+    """As where the only token writes no more than the half word."""
+    answer = served.answers.answer
+
+    def short(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if request["kind"] != "suggest":
+            yield from answer(request)
+            return
+        yield {"model": "tiny", "seed": 1, "n_dropped": 1, "half_word": "ti", "n_unseen": 0}
+        yield from ({"row": 0, "text": "", "ids": [5]}, {"row": 0, "finish_reason": "length"})
+
+    served.answers.answer = short  # type: ignore[method-assign]
+    write(page, "Once upon a ti")
     page.keyboard.press("Tab")
-    expect(page.locator("#stop")).to_be_hidden()
-    for text in listed(page).all_text_contents():
-        assert "not a whole character" not in text
+    expect(listed(page).first).to_have_text("tinothing new yet: a greater Length gives more")
 
 
 def test_the_model_that_was_chosen_last_answers(page: Any, served: Served) -> None:
@@ -742,6 +749,59 @@ def test_the_first_token_has_no_list_that_takes_keys(page: Any) -> None:
     expect(page.locator("#text")).to_have_value(f"O\n{TEXT[1:]}")
 
 
+def test_a_stop_string_is_named(page: Any) -> None:
+    page.get_by_label("Stop strings").fill("e")
+    write(page, TEXT)
+    page.keyboard.press("Tab")
+    expect(listed(page).first).to_contain_text("(stopped at “e”)")
+
+
+def test_an_error_goes_with_the_next_key(page: Any, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text("{", encoding="utf-8")
+    page.locator("#import-file").set_input_files(file)
+    expect(page.get_by_role("status")).to_contain_text("bad.json cannot be imported")
+    write(page, "a")
+    expect(page.get_by_role("status")).to_have_text("")
+
+
+def test_files_and_texts_have_names_that_say_what_they_are(page: Any, tmp_path: Path) -> None:
+    expect(page.get_by_role("treeitem")).to_have_count(0)
+    write(page, 'Who? "Me": a king who had three daughters, and so on. And on.')
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export text").click()
+    name = re.compile(r"Who Me a king who had three daughters, and \d{4}-\d\d-\d\d\.txt")
+    assert name.fullmatch(download.value.suggested_filename)
+    file = tmp_path / "a tale.txt"
+    file.write_text("It began.", encoding="utf-8")
+    page.locator("#import-file").set_input_files(file)
+    expect(page.get_by_role("button", name="a tale").first).to_contain_text("now open")
+    page.reload()
+    expect(page.get_by_role("button", name="a tale").first).to_contain_text("now open")
+
+
+def test_what_a_choice_did_to_the_text_is_said(page: Any) -> None:
+    write(page, TEXT)
+    settle(page)
+    for _ in range(len(" daughters.")):
+        page.keyboard.press("ArrowLeft")
+    suggest(page)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("The suggestion is inserted before the rest of the text.")
+    settle(page)
+    page.keyboard.press("Alt+ArrowDown")
+    listed(page).nth(3).click()
+    expect(page.get_by_role("status")).to_have_text("What stood there before is kept in Branches.")
+
+
+def test_the_picture_of_a_half_word_says_so(page: Any) -> None:
+    write(page, "Once upon a ti")
+    expect(page.locator("#picture-title")).to_have_text("How the last word may go on")
+    expect(page.locator("#picture-summary")).to_contain_text("only tokens that agree with “ti” are counted")
+    write(page, f"me. {'One two three. ' * 100}")
+    expect(page.locator("#picture-summary")).to_contain_text("without the first")
+
+
 def test_a_tap_shows_alternatives(browser: Any, served: Served) -> None:
     window = Watched(browser, served.server.address, 360, 740, has_touch=True, is_mobile=True)
     page = window.open()
@@ -749,9 +809,9 @@ def test_a_tap_shows_alternatives(browser: Any, served: Served) -> None:
     settle(page)
     box = page.locator(".token").nth(3).bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(listed(page)).to_have_count(8)
+    expect(listed(page)).to_have_count(9)  # and the way to where it comes from
     page.wait_for_timeout(500)  # longer than a list waits for a mouse that has left
-    expect(listed(page)).to_have_count(8)
+    expect(listed(page)).to_have_count(9)  # and the way to where it comes from
     window.context.close()
     assert window.wrong == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -189,32 +190,21 @@ def test_token_layer_head_and_cell_are_locked_in_the_address_and_restored(look: 
     expect(page.locator(".matrix-chosen:visible")).to_have_count(0)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(
-    ("name", "head"),
-    [
-        ("h1/attn/weights", 2),
-        ("h1/attn/scores", 0),
-        ("h2/attn/k", 3),
-        ("h0/mlp/hidden", 0),
-        ("positions", 0),
-        ("h1/attn/mask", 0),
-    ],
-)
-def test_the_pixels_of_a_matrix_are_the_numbers_of_the_array(
-    look: Any, whole: Trace, name: str, head: int, theme: str
-) -> None:
-    page = look(layer=name[1] if name[0] == "h" else 0, name=name, head=head)
-    if theme == "dark":
-        page.get_by_role("button", name="Change to the dark theme").click()
-    array = whole[name].astype(np.float64)
-    cells = array[0, head] if array.ndim == 4 else array.reshape(-1, array.shape[-1])
-    expect(large(page)).to_have_js_property("width", cells.shape[1])
-    pixels = np.array(large(page).evaluate(PIXELS)).reshape(*cells.shape, 4)
-    is_signed = bool((cells[np.isfinite(cells)] < 0).any())
-    colours = np.array(page.evaluate(COLOURS, is_signed)).reshape(256, 4)
-    assert len({*map(tuple, colours[1:].tolist())}) > 200
-    np.testing.assert_array_equal(pixels, colours[bytes_of(cells)])
+def test_the_pixels_of_a_matrix_are_the_numbers_of_the_array(look: Any, whole: Trace) -> None:
+    shown = ["positions", "h0/mlp/hidden", "h1/attn/mask", "h1/attn/scores", "h1/attn/weights", "h2/attn/k"]
+    for name, theme in itertools.product(shown, ("light", "dark")):
+        page = look(layer=name[1] if name[0] == "h" else 0, name=name, head=2)
+        change = page.get_by_role("button", name=f"Change to the {theme} theme")
+        if change.count():
+            change.click()
+        array = whole[name].astype(np.float64)
+        cells = array[0, 2] if array.ndim == 4 else array.reshape(-1, array.shape[-1])
+        expect(page.locator(".large-box .matrix")).to_have_attribute("aria-label", re.compile(f"^{name}:"))
+        pixels = np.array(large(page).evaluate(PIXELS)).reshape(*cells.shape, 4)
+        is_signed = bool((cells[np.isfinite(cells)] < 0).any())
+        colours = np.array(page.evaluate(COLOURS, is_signed)).reshape(256, 4)
+        assert len({*map(tuple, colours[1:].tolist())}) > 200
+        np.testing.assert_array_equal(pixels, colours[bytes_of(cells)], name)
 
 
 def bytes_of(cells: Array) -> Array:
@@ -241,40 +231,36 @@ def test_hovering_shows_the_exact_number_and_asks_once_for_a_row(look: Any, whol
     expect(page.locator(".large .matrix-cursor:visible")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    ("name", "index"),
-    [
-        ("h1/attn/scores", (0, 2, 7, 3)),
-        ("h1/attn/weights", (0, 2, 7, 3)),
-        ("h1/ln_1", (0, 5, 17)),
-        ("h2/mlp/hidden", (0, 3, 100)),
-        ("h0/attn/qkv", (0, 7, 4, 3)),
-        ("logits", (0, 12, 300)),
-    ],
-)
-def test_the_arithmetic_of_a_number_is_that_of_explain(
-    look: Any, whole: Trace, name: str, index: tuple[int, ...]
-) -> None:
-    page = look(layer=name[1] if name[0] == "h" else 0, name=name, cell=",".join(map(str, index)))
-    found = explain(whole, name, index)
-    panel = page.get_by_label("One number")
-    expect(panel.locator(".one-value")).to_contain_text(f"{name}[{', '.join(map(str, index))}]")
-    np.testing.assert_allclose(number(panel.locator("strong").text_content()), found.value, rtol=1e-5)
-    expect(panel.get_by_text(found.source, exact=True)).to_be_visible()
-    expect(panel.get_by_text(f"{Path(found.file).name}, line {found.line}")).to_be_visible()
-    steps = panel.locator(".operands > li")
-    expect(steps).to_have_count(len(found.numbers))
-    for i, expected in enumerate(found.numbers):
-        step = steps.nth(i)
-        expect(step.locator(".operand-text")).to_have_text(expected.text)
-        shown = number(step.locator("> .number").text_content())
-        np.testing.assert_allclose(shown, expected.value, rtol=1e-4, atol=1e-6)
-        if expected.terms:
-            terms = step.locator("li:not(.faint)").all_text_contents()
-            assert len(terms) == min(8, len(expected.terms))
-            largest = sorted(expected.terms, key=lambda term: -abs(term.value))
-            values = [number(re.findall(NUMBER, text)[0]) for text in terms]
-            np.testing.assert_allclose(values, [term.value for term in largest[:8]], rtol=1e-4, atol=1e-6)
+def test_the_arithmetic_of_a_number_is_that_of_explain(look: Any, whole: Trace) -> None:
+    places = {
+        "h1/attn/scores": (0, 2, 7, 3),
+        "h1/attn/weights": (0, 2, 7, 3),
+        "h1/ln_1": (0, 5, 17),
+        "h2/mlp/hidden": (0, 3, 100),
+        "h0/attn/qkv": (0, 7, 4, 3),
+        "logits": (0, 12, 300),
+    }
+    for name, index in places.items():
+        page = look(layer=name[1] if name[0] == "h" else 0, name=name, cell=",".join(map(str, index)))
+        found = explain(whole, name, index)
+        panel = page.get_by_label("One number")
+        expect(panel.locator(".one-value")).to_contain_text(f"{name}[{', '.join(map(str, index))}]")
+        np.testing.assert_allclose(number(panel.locator("strong").text_content()), found.value, rtol=1e-5)
+        expect(panel.get_by_text(found.source, exact=True)).to_be_visible()
+        expect(panel.get_by_text(f"{Path(found.file).name}, line {found.line}")).to_be_visible()
+        steps = panel.locator(".operands > li")
+        expect(steps).to_have_count(len(found.numbers))
+        for i, expected in enumerate(found.numbers):
+            step = steps.nth(i)
+            expect(step.locator(".operand-text")).to_have_text(expected.text)
+            shown = number(step.locator("> .number").text_content())
+            np.testing.assert_allclose(shown, expected.value, rtol=1e-4, atol=1e-6)
+            if expected.terms:
+                terms = step.locator("li:not(.faint)").all_text_contents()
+                assert len(terms) == min(8, len(expected.terms))
+                largest = sorted(expected.terms, key=lambda term: -abs(term.value))
+                values = [number(re.findall(NUMBER, text)[0]) for text in terms]
+                np.testing.assert_allclose(values, [term.value for term in largest[:8]], rtol=1e-4, atol=1e-6)
 
 
 def test_an_operand_leads_to_its_own_cell(look: Any, whole: Trace) -> None:

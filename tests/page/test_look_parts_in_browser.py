@@ -30,7 +30,7 @@ WIDTHS = "[document.documentElement.scrollWidth, window.innerWidth]"
 SHOWN = {  # in each part, what is there when it is complete
     "attention": [".head-picture[aria-pressed=true]", ".best-heads li", ".words .word[aria-selected=true]"],
     "layers": [".lens-cell.is-locked", ".sum strong", "[aria-label='The next token'] button[aria-pressed=true]"],
-    "origin": [".origin .one-value, .part-origin > p.card"],
+    "origin": [".origin .one-value:visible, .part-origin > p.card:visible"],
 }
 HABITS = {"previous": "the token before", "first": "the first token", "itself": "itself"}
 
@@ -40,7 +40,9 @@ def look(page: Any) -> Callable[..., Any]:
     """Goes to the address of a part with this state, and waits until it is shown."""
 
     def go(part: str, **state: object) -> Any:
-        page.goto(f"{page.url.partition('#')[0]}#look?{urlencode({'part': part, 'model': 'tiny', 'text': TEXT, **state})}")
+        page.goto(
+            f"{page.url.partition('#')[0]}#look?{urlencode({'part': part, 'model': 'tiny', 'text': TEXT, **state})}"
+        )
         settle(page)
         return page
 
@@ -165,7 +167,9 @@ class TestAttention:
             line = page.get_by_role("listitem").filter(has_text=f"Looks most at {words}:")
             expect(line.get_by_role("button")).to_have_text(f"layer {layer}, head {j}")
             page.get_by_label("Order").select_option(habit)
-            expect(page.locator(".head-picture").first).to_have_accessible_name(re.compile(f"^Layer {layer}, head {j},"))
+            expect(page.locator(".head-picture").first).to_have_accessible_name(
+                re.compile(f"^Layer {layer}, head {j},")
+            )
             line.get_by_role("button").click()
             expect(head(page, layer, j)).to_have_attribute("aria-pressed", "true")
 
@@ -181,7 +185,7 @@ class TestAttention:
         assert_shaded(page, weights[1, 0, 10])
         page.locator(".part:visible .word").nth(10).click()
         assert state(page)["token"] == "10"
-        page.get_by_label("Shade").select_option("who looks at a word")
+        page.get_by_role("combobox", name="Shade").select_option("who looks at a word")
         page.locator(".part:visible .word").nth(5).hover()
         assert_shaded(page, weights[1, 0, :, 5])
         expect(said).to_contain_text("is looked at by")
@@ -191,7 +195,7 @@ class TestAttention:
         card = page.get_by_role("region", name="One head")
         expect(card.locator("figcaption").first).not_to_contain_text("Derived")
         for how, array in {"average": weights[2].mean(axis=0), "maximum": weights[2].max(axis=0)}.items():
-            page.get_by_label("Show").select_option(f"{how} of all heads of the layer (derived)")
+            page.get_by_role("combobox", name="Show").select_option(f"{how} of all heads of the layer (derived)")
             expect(card).to_contain_text(f"Derived: {how}")
             assert pixels(card.locator("canvas").first) == painted(page, array)
             assert_shaded(page, array[-1])

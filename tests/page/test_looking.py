@@ -263,6 +263,11 @@ class TestPicture:
 
 
 class TestExplain:
+    def test_a_masked_score_is_minus_infinity(self, answers: Answers) -> None:
+        (line,) = ask(answers, "explain", name="h0/attn/scores", index=[0, 1, 2, 5])
+        json.dumps(line, allow_nan=False)
+        assert (line["value"], line["computed"], line["numbers"][-1]["value"]) == (None, None, None)
+
     @pytest.mark.parametrize(
         ("name", "index"),
         [

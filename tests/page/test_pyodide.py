@@ -20,10 +20,12 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 
 import test_in_browser
-from test_in_browser import PATIENCE, Watched, expect, listed, settle, suggest, suggestion, text_of, write
+from browsing import PATIENCE, Watched
+from test_in_browser import expect, listed, settle, suggest, suggestion, text_of, write
 
 import numpy_gpt2
 from numpy_gpt2.gpt2 import GPT2
+from numpy_gpt2.page.answers import Answers
 from numpy_gpt2.page.export import write_page
 from numpy_gpt2.params import HParams
 
@@ -36,8 +38,6 @@ pytestmark = [
 
 WHOLE = "He went on, nevertheless"  # a whole word, for tiny's vocabulary
 SECOND = "somebody/small"
-
-browser = test_in_browser.browser  # the fixture
 
 
 class StaticFiles(http.server.SimpleHTTPRequestHandler):
@@ -167,6 +167,56 @@ def test_stop_stops_the_model_at_the_next_token_and_keeps_what_is_there(page: An
     page.locator("#text").focus()
     suggest(page)
     assert texts(page, 3) == tiny.generate(WHOLE, max_new_tokens=12, seed=7, num_return_sequences=3)
+
+
+CHANGES = [{"name": "h2/attn/a", "how": "zero", "head": 1}]
+ANSWERED = [
+    {"kind": "look"},
+    {"kind": "lines", "layer": 1, "changes": CHANGES},
+    {"kind": "row", "name": "h1/attn/weights", "head": 2, "row": 3},
+    {"kind": "explain", "name": "h3/attn/weights", "index": [0, 1, 4, 2]},
+    {"kind": "lens"},
+    {"kind": "attribution", "position": 3},
+    {"kind": "experiment", "position": 4, "changes": CHANGES},
+    {"kind": "write", "max_new_tokens": 5, "seed": 3, "options": {}},
+    {"kind": "distribution", "options": {"top_k": 5}},
+    {"kind": "tokens"},
+]
+NEARLY = {"bytes"}  # of a picture: a rounded number may fall on the other side of a border
+
+
+def assert_alike(found: Any, expected: Any, where: str) -> None:
+    """The same data, up to the rounding of numbers."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for name in expected.keys() - NEARLY:
+            assert_alike(found[name], expected[name], f"{where}/{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for i, each in enumerate(expected):
+            assert_alike(found[i], each, f"{where}/{i}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3), where
+    else:
+        assert found == expected, where
+
+
+def test_the_view_look_inside_is_answered_as_on_the_desktop(page: Any, tiny: GPT2) -> None:
+    program = """async (request) => {
+        const { answer } = await import("./answers.js");
+        const lines = [];
+        for await (const line of answer(request)) lines.push(line);
+        return lines;
+    }"""
+    answers = Answers(tiny)
+    for fields in ANSWERED:
+        request = {**fields, "text": WHOLE}
+        expected = json.loads(json.dumps([*answers.answer(request)]))
+        assert "error" not in expected[-1], expected[-1]
+        assert_alike(page.evaluate(program, request), expected, fields["kind"])
+    write(page, WHOLE)
+    page.get_by_role("link", name="Look inside").click()
+    expect(page.locator("#look")).to_contain_text("def embed(ids: Array, params: Params")
 
 
 def test_what_the_start_waits_for_is_said_and_it_can_be_stopped(window: Watched) -> None:

@@ -100,7 +100,7 @@ export class Cell {
 }
 
 /** The change of the address that leads to a number: to its array, and its layer, head and position. */
-export function placeOf(name, index) {
+function placeOf(name, index) {
   const layer = /^h(\d+)/.exec(name)?.[1];
   return {
     part: "lines",

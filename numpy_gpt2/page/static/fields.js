@@ -19,16 +19,20 @@ export function numberInput(option, id, value) {
 /** The number in the input of an option; its default, where there is none. */
 export const numberIn = ({ valueAsNumber }, option) => (Number.isNaN(valueAsNumber) ? option.default : valueAsNumber);
 
-/** A control with its label; its help is read out by screen readers, and `helpLine` shows it. */
+/**
+ * A control with its label, and a place below for what is wrong with it, `wrong-` and its id. Screen readers read out its
+ * help; others see it as a tooltip, and in the `helpLine` of the form.
+ */
 export function labelled(label, input, help) {
   input.title = help;
-  input.setAttribute("aria-describedby", `${input.id}-help`);
+  input.setAttribute("aria-describedby", `wrong-${input.id} help-${input.id}`);
   return element("div", { className: "setting" },
     element("label", { htmlFor: input.id }, label), input,
-    element("p", { id: `${input.id}-help`, hidden: true }, help));
+    element("p", { id: `wrong-${input.id}`, className: "wrong" }),
+    element("p", { id: `help-${input.id}`, hidden: true }, help));
 }
 
-/** A line for a form, with the help of the control that has the focus. */
+/** A line of a form with the help of the control that one is in, so that the controls do not move. */
 export function helpLine(form) {
   const line = element("p", { className: "faint help", "aria-hidden": "true" });
   form.addEventListener("focusin", ({ target }) => (line.textContent = target.title));

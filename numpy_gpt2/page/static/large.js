@@ -93,11 +93,13 @@ export class Large {
     this.#readSoon.cancel();
     this.#rows.clear();
     this.#picture = this.#hovered = null;
+    this.box.classList.add("is-old");
     this.readout.replaceChildren();
   }
 
   #draw(picture) {
     this.#picture = picture;
+    this.box.classList.remove("is-old");
     this.#zoom = 1;
     const { name, shape, axes, n_heads } = this.array;
     const { low, high, is_signed, step, which } = picture;
@@ -142,6 +144,7 @@ export class Large {
   }
 
   #hover(row, column) {
+    if (!this.#picture) return; // that of another array is still there
     this.#hovered = [row, column];
     this.#say();
     if (this.#rows.has(row)) this.#readSoon.cancel();
@@ -196,6 +199,7 @@ export class Large {
   }
 
   #choose(row, column) {
+    if (!this.#picture) return;
     const cell = this.#index(row, column);
     const { row_labels } = this.#picture;
     const head = this.array.n_heads === this.pass.n_head ? { head: cell[1] } : {};

@@ -12,7 +12,7 @@ const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowD
 export class Lens {
   #layers = []; // the lines of the answer
   #at = [0, 0]; // the cell that the keys have reached: a row, and a token
-  #drawn = ""; // which columns are drawn, and what is locked
+  #drawn = new Map(); // the cells of the columns that are drawn, by token
   #locked = null;
 
   /**
@@ -41,6 +41,7 @@ export class Lens {
 
   clear() {
     this.#layers = [];
+    this.#drawn.clear();
     this.rows.replaceChildren();
   }
 
@@ -55,11 +56,12 @@ export class Lens {
     Object.assign(this, { state, pass });
     this.#layers = layers;
     if (isNew) this.#build();
-    this.#drawn = "";
+    this.#erase(() => true);
     this.#draw();
     if (isNew || state.token !== this.#locked) this.#scrollTo(state.token);
     this.#locked = state.token;
     this.#at = [state.layer + 1, state.token];
+    if (document.activeElement === this.element) this.#point(this.#cellOf(...this.#at));
   }
 
   #build() {
@@ -79,13 +81,21 @@ export class Lens {
     const { scrollLeft, clientWidth } = this.element;
     const first = Math.max(0, Math.floor(scrollLeft / WIDTH) - MARGIN);
     const last = Math.min(this.pass.tokens.length, Math.ceil((scrollLeft + clientWidth) / WIDTH) + MARGIN);
-    if (this.#drawn === `${first}-${last}`) return;
-    this.#drawn = `${first}-${last}`;
-    const columns = Array.from({ length: last - first }, (_, k) => first + k);
-    const [names, ...rows] = this.rows.children;
-    fill(names, columns.map((i) => this.#token(i)));
-    rows.forEach((row, r) => fill(row, columns.map((i) => this.#cell(r, i))));
-    if (document.activeElement === this.element) this.#point(this.#cellOf(...this.#at));
+    this.#erase((i) => i < first || i >= last);
+    for (let i = first; i < last; i++) {
+      if (this.#drawn.has(i)) continue;
+      const cells = [this.#token(i), ...this.#layers.map((_, r) => this.#cell(r, i))];
+      cells.forEach((cell, row) => this.rows.children[row].append(cell));
+      this.#drawn.set(i, cells);
+    }
+  }
+
+  #erase(isGone) {
+    for (const [i, cells] of this.#drawn) {
+      if (!isGone(i)) continue;
+      for (const cell of cells) cell.remove();
+      this.#drawn.delete(i);
+    }
   }
 
   #token(i) {
@@ -127,7 +137,7 @@ export class Lens {
   }
 
   #cellOf(r, i) {
-    return this.rows.querySelector(`#lens-${r}-${i}`);
+    return this.#drawn.get(i)?.[r + 1];
   }
 
   #begin() {
@@ -164,6 +174,3 @@ function placed(made, i) {
   made.style.left = `${HEAD + i * WIDTH}px`;
   return made;
 }
-
-/** Puts cells into a row, in place of those after its name. */
-const fill = (row, cells) => row.replaceChildren(row.firstChild, ...cells);

@@ -1,7 +1,7 @@
 /** The settings: a labelled control for each, with its default. They are kept in the browser. */
 
 import { byId, element } from "./dom.js";
-import { helpLine, helpOf, numberIn, numberInput, words } from "./fields.js";
+import { helpLine, helpOf, labelled, numberIn, numberInput, words } from "./fields.js";
 import { recall, remember } from "./store.js";
 
 const OWN = [
@@ -31,8 +31,7 @@ export class Settings extends EventTarget {
     const kept = recall("settings") ?? {};
     const numbers = [...OWN, ...options].map((option) => this.#number(option, kept[option.name]));
     const reset = element("button", { type: "button", onclick: () => this.#reset() }, "All defaults");
-    const help = helpLine(this.form);
-    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), help, reset);
+    this.form.replaceChildren(...numbers, this.#seed(kept.seed), this.#stop(kept.stop), helpLine(this.form), reset);
     this.#check();
   }
 
@@ -101,15 +100,9 @@ export class Settings extends EventTarget {
     return this.#labelled("stop", "Stop strings", input, STOP_HELP);
   }
 
-  /** A control with its label; its help is shown below the form while one is in it, and read out by screen readers. */
   #labelled(name, label, input, help) {
     this.#inputs.set(name, input);
-    input.title = help;
-    input.setAttribute("aria-describedby", `wrong-${input.id} help-${name}`);
-    return element("div", { className: "setting" },
-      element("label", { htmlFor: input.id }, label), input,
-      element("p", { id: `wrong-${input.id}`, className: "wrong" }),
-      element("p", { id: `help-${name}`, hidden: true }, help));
+    return labelled(label, input, help);
   }
 
   #value(option) {

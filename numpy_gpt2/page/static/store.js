@@ -18,19 +18,20 @@ export class StoreError extends Error {}
 
 /** A text with its versions. */
 export class Text {
-  constructor(tree = new Tree(), id = newId()) {
+  constructor(tree = new Tree(), name = undefined, id = newId()) {
     this.tree = tree;
+    this.name = name; // of the file that it was imported from, if that had one text and no versions
     this.id = id;
     this.stamp = null; // of the summary that this tab wrote or read last
     this.isKept = true; // false once the browser could not keep what is new in it
   }
 
   get title() {
-    return excerpt(this.tree.text().trim(), 48) || "Empty text";
+    return this.name ?? (excerpt(this.tree.text().trim(), 48) || "Empty text");
   }
 
   toJSON() {
-    return { format: FORMAT, version: 1, title: this.title, ...this.tree.toJSON() };
+    return { format: FORMAT, version: 1, title: this.title, name: this.name, ...this.tree.toJSON() };
   }
 }
 
@@ -47,7 +48,8 @@ export function parseText(json) {
     throw new Error("it is not JSON");
   }
   if (data?.format !== FORMAT || data.version !== 1) throw new Error("it is not a text that this page exported");
-  return new Text(Tree.from(data));
+  if (!["string", "undefined"].includes(typeof data.name)) throw new Error("its name is not text");
+  return new Text(Tree.from(data), data.name);
 }
 
 /** What is kept: id, title, time and number of versions of each text, newest first. */
@@ -63,9 +65,7 @@ export function summaries() {
 export function load(id) {
   const json = attempt(() => localStorage.getItem(TEXT + id), null);
   if (json === null) return null;
-  const text = new Text(parseText(json).tree, id);
-  text.stamp = summaryOf(id)?.stamp ?? null;
-  return text;
+  return Object.assign(parseText(json), { id, stamp: summaryOf(id)?.stamp ?? null });
 }
 
 /**

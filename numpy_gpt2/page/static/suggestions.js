@@ -48,7 +48,7 @@ export class Suggestions {
     this.#jobs.add(job);
     await job.done;
     this.#jobs.delete(job);
-    for (const row of batch.rows) this.#end(row);
+    for (const row of batch.rows) this.#end(row, batch.asked);
     for (const row of batch.rows) this.#merge(row);
   }
 
@@ -92,7 +92,7 @@ export class Suggestions {
   async #read({ asked, rows, made }, signal) {
     for await (const line of answer({ kind: "suggest", text: this.editor.before, ...asked }, signal)) {
       if ("seed" in line) this.#begin(rows, made, line);
-      else if ("row" in line) this.#add(rows[line.row], line);
+      else if ("row" in line) this.#add(rows[line.row], asked, line);
       else this.#say(rows.length, made.seed, line);
     }
   }
@@ -105,8 +105,8 @@ export class Suggestions {
     for (const row of rows) row.half.textContent = half;
   }
 
-  #add(row, { text, ids, finish_reason }) {
-    if (finish_reason) this.#end(row, finish_reason);
+  #add(row, asked, { text, ids, finish_reason }) {
+    if (finish_reason) this.#end(row, asked, finish_reason);
     if (ids) row.ids.push(...ids);
     if (!text) return;
     row.text += text;
@@ -114,10 +114,11 @@ export class Suggestions {
     this.popup.reveal();
   }
 
-  #end(row, reason) {
+  #end(row, { stop }, reason) {
     if (row.isDone) return;
     row.isDone = true;
-    const stopped = reason === "stop" ? " (a stop string comes next)" : "";
+    const next = stop.length === 1 ? `“${stop[0]}”` : "a stop string";
+    const stopped = reason === "stop" ? ` (stopped at ${next})` : "";
     row.end.textContent = row.text ? stopped : (NOTHING[reason] ?? "nothing yet: stopped");
   }
 

@@ -181,7 +181,7 @@ export class Texts extends EventTarget {
     if (!file) return;
     try {
       const content = await file.text();
-      const text = /\.json$/i.test(file.name) ? parseText(content) : fromPlain(content);
+      const text = /\.json$/i.test(file.name) ? parseText(content) : fromPlain(content, file.name.replace(/\.\w+$/, ""));
       if (!(await this.#mayLeave())) return;
       this.#open(text);
       this.#keep();
@@ -204,10 +204,10 @@ const fileName = (title) =>
 
 const toJSON = (text) => JSON.stringify(text, null, 1);
 
-function fromPlain(content) {
+function fromPlain(content, name) {
   const tree = new Tree();
   tree.record(content.replace(/\r\n?/g, "\n"), { how: "loaded" });
-  return new Text(tree);
+  return new Text(tree, name);
 }
 
 function download(content, type, name) {
