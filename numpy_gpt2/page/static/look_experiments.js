@@ -69,6 +69,7 @@ export class Experiments {
     this.#asked = null;
     this.#job?.stop();
     this.results.setAttribute("aria-busy", "true");
+    this.results.classList.add("is-old");
     this.#askSoon();
   }
 
@@ -171,6 +172,7 @@ export class Experiments {
 
   #compare(tokens) {
     this.results.hidden = false;
+    this.results.classList.remove("is-old");
     this.summary.replaceChildren(...this.#summary(tokens));
     const most = Math.max(...tokens.flatMap(({ before, after }) => [before, after]));
     this.rows.replaceChildren(...tokens.map(({ text, before, after }) => element("tr", {},
