@@ -49,7 +49,7 @@ class Question(NamedTuple):
         return logits[..., self.token] - logits[..., self.other]
 
 
-def ask(gpt2: GPT2, ids: Array, token: Token | None, other: Token | None) -> Question:
+def ask(gpt2: GPT2, ids: Array, token: Token | None, other: Token | None, position: int = -1) -> Question:
     """The prediction to measure: that of the token or, by default, that of the likeliest one.
 
     Shapes: ids `[1, n_seq]`.
@@ -57,7 +57,7 @@ def ask(gpt2: GPT2, ids: Array, token: Token | None, other: Token | None) -> Que
     Raises:
         ValueError: token or other is not one token of the model, or they are the same.
     """
-    chosen = int(np.argmax(last_logits(gpt2, ids))) if token is None else token_id(gpt2, token)
+    chosen = int(np.argmax(last_logits(gpt2, ids, position))) if token is None else token_id(gpt2, token)
     compared = None if other is None else token_id(gpt2, other)
     if chosen == compared:
         raise ValueError(f"the token and the other are the same, {token_labels(gpt2.tokenizer, [chosen])[0]!r}")
@@ -84,8 +84,8 @@ def token_id(gpt2: GPT2, token: Token) -> int:
     raise ValueError(f"{token!r} is not one token but {len(ids)}: {token_labels(tokenizer, ids)}{hint}")
 
 
-def last_logits(gpt2: GPT2, ids: Array) -> Array:
-    """The logits of the tokens that follow texts of the same length.
+def last_logits(gpt2: GPT2, ids: Array, position: int = -1) -> Array:
+    """The logits of the tokens that follow texts of the same length, or that follow a position in them.
 
     Shapes: `[n_batch, n_seq]` to `[n_batch, n_vocab]`.
 
@@ -93,7 +93,7 @@ def last_logits(gpt2: GPT2, ids: Array) -> Array:
         ValueError: they are not finite numbers.
     """
     with fitting(count_params(gpt2.hparams)):
-        x = prefill.read(ids, gpt2.params, gpt2.hparams.n_head)[:, -1]  # [n_batch, n_embd]
+        x = prefill.read(ids, gpt2.params, gpt2.hparams.n_head)[:, position]  # [n_batch, n_embd]
         return to_host(checks.check_finite(model.output_head(x, gpt2.params)))
 
 
@@ -295,7 +295,9 @@ class Attribution(NamedTuple):
         return sum(float(np.sum(term)) for term in self[1:])
 
 
-def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Token | None = None) -> Attribution:
+def attribution(
+    gpt2: GPT2, text: Prompt, token: Token | None = None, other: Token | None = None, position: int = -1
+) -> Attribution:
     """What each part of the model adds to the logit of the token that follows a text: direct logit attribution.
 
     What leaves the last block, x, is the sum of the embeddings and of what each head and each MLP adds. The last layer
@@ -310,8 +312,10 @@ def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Tok
         text: what the token follows.
         token: the token, as text or as id; by default the likeliest.
         other: a token whose logit is subtracted.
+        position: that of the token in the text which they follow; by default the last.
 
     Raises:
+        IndexError: the text has no such position.
         ValueError: as for `ablation`; or the terms do not sum to the logit, since a patch or a function that was
             replaced makes something else of the parts.
 
@@ -319,14 +323,14 @@ def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Tok
     GPT: the logit lens".
     """
     ids = read_ids(gpt2, text)
-    question, params = ask(gpt2, ids, token, other), gpt2.params
+    question, params = ask(gpt2, ids, token, other, position), gpt2.params
     blocks = [f"h{i}" for i in range(gpt2.hparams.n_layer)]
     with trace([f"{h}{part}" for h in blocks for part in ("/attn/a", "/mlp", "")]) as t:
-        logits = last_logits(gpt2, ids)[0]
+        logits = last_logits(gpt2, ids, position)[0]
     direction = to_host(params.wte[question.token]).astype(np.float64)  # [n_embd]
     if question.other is not None:
         direction = direction - to_host(params.wte[question.other])
-    deviation = math.sqrt(t[blocks[-1]][0, -1].var(dtype=np.float64) + 1e-5)
+    deviation = math.sqrt(t[blocks[-1]][0, position].var(dtype=np.float64) + 1e-5)
 
     def terms(parts: Array) -> Array:
         """What vectors add to the logit, `[..., n_embd]` to `[...]`."""
@@ -335,11 +339,15 @@ def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Tok
 
     found = Attribution(
         question,
-        token_embedding=float(terms(to_host(params.wte[int(ids[0, -1])]))),
-        position_embedding=float(terms(to_host(params.wpe[ids.shape[1] - 1]))),
-        heads=terms(np.stack([head_outputs(t[f"{h}/attn/a"], b.attn) for h, b in zip(blocks, params.h, strict=True)])),
+        token_embedding=float(terms(to_host(params.wte[int(ids[0, position])]))),
+        position_embedding=float(terms(to_host(params.wpe[range(ids.shape[1])[position]]))),
+        heads=terms(
+            np.stack(
+                [head_outputs(t[f"{h}/attn/a"][0, :, position], b.attn) for h, b in zip(blocks, params.h, strict=True)]
+            )
+        ),
         biases=terms(np.stack([to_host(block.attn.c_proj.b) for block in params.h])),
-        mlps=terms(np.stack([t[f"{h}/mlp"][0, -1] for h in blocks])),
+        mlps=terms(np.stack([t[f"{h}/mlp"][0, position] for h in blocks])),
         last_bias=float(to_host(params.ln_f.b) @ direction),
     )
     check_sum(found, logits)
@@ -347,13 +355,13 @@ def attribution(gpt2: GPT2, text: Prompt, token: Token | None = None, other: Tok
 
 
 def head_outputs(a: Array, params: Attention) -> Array:
-    """What each head adds to the residual stream at the last position: its part of c_proj.
+    """What each head adds to the residual stream at a position: its part of c_proj.
 
-    Shapes: a `[1, n_head, n_seq, d_head]` to `[n_head, n_embd]`.
+    Shapes: a `[n_head, d_head]` to `[n_head, n_embd]`.
     """
-    _, n_head, _, d_head = a.shape
+    n_head, d_head = a.shape
     rows = to_host(params.c_proj.w).reshape(n_head, d_head, -1)
-    return np.einsum("hd,hde->he", a[0, :, -1], rows)
+    return np.einsum("hd,hde->he", a, rows)
 
 
 def check_sum(found: Attribution, logits: Array) -> None:

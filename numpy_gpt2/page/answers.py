@@ -22,7 +22,7 @@ from ..params import count_params
 from ..tokenizer import Tokenizer
 from ..weights.tensorflow import HUB_NAMES
 from . import reading
-from .fields import check_request
+from .fields import LOOKING, check_request
 from .looking import Looking
 from .reading import Line
 from .turns import Turns
@@ -75,9 +75,17 @@ class Answers:
         """
         try:
             kind, given = check_request(request)
-            yield from getattr(self if hasattr(self, kind) else self._looking, kind)(**given)
+            yield from self._look(kind, **given) if kind in LOOKING else getattr(self, kind)(**given)
         except (ValueError, OSError, ImportError, MemoryError) as error:
             yield {"error": sentence(error)}
+
+    def _look(self, kind: str, model: str | None, **given: Any) -> Iterator[Line]:
+        """The lines of an answer of `Looking`; an error if another model answers than the one that is asked."""
+        looking = self._looking
+        if model not in (None, looking.name):
+            return iter([{"error": f"{model} no longer answers: {looking.name} was loaded", "model": looking.name}])
+        lines: Iterator[Line] = getattr(looking, kind)(**given)
+        return lines
 
     def about(self) -> Iterator[Line]:
         """A line that describes the model and the sampling options."""

@@ -64,19 +64,30 @@ def of_head(name: str, array: Array, head: Head) -> Array:
 
 
 def statistics(array: Array) -> Line:
-    """The least, the greatest and the mean of the finite numbers of an array, and how many others there are."""
-    finite = array[np.isfinite(array)].astype(np.float64)
+    """The least, the greatest and the mean of the finite numbers of an array, and how many others there are.
+
+    `n_infinite` counts minus infinity, the score of what is masked, and `n_other` all else that is not finite.
+    """
+    is_finite = np.isfinite(array)
+    finite = array if is_finite.all() else array[is_finite]
+    n_infinite = int(np.count_nonzero(array == -np.inf))
+    counts = {"n_infinite": n_infinite, "n_other": array.size - finite.size - n_infinite}
     if not finite.size:
-        return {"low": None, "high": None, "mean": None, "n_infinite": array.size}
-    low, high, mean = float(finite.min()), float(finite.max()), float(finite.mean())
-    return {"low": low, "high": high, "mean": mean, "n_infinite": array.size - finite.size}
+        return {"low": None, "high": None, "mean": None, **counts}
+    return {
+        "low": float(finite.min()),
+        "high": float(finite.max()),
+        "mean": float(finite.mean(dtype=np.float64)),
+        **counts,
+    }
 
 
 def picture(array: Array, n_most: int) -> Line:
     """A picture of an array: `[rows, columns]`.
 
-    Byte 0 stands for minus infinity, and byte b from 1 on for `low + (b - 1) / 254 * (high - low)`. If there are
-    negative numbers, then 0 is in the middle of the scale, at byte 128.
+    Byte 0 stands for what is not finite, such as a masked score, and byte b from 1 on for
+    `low + (b - 1) / 254 * (high - low)`. If there are negative numbers, then 0 is in the middle of the scale, at byte
+    128.
 
     Args:
         array: numbers, or truth values.
@@ -86,7 +97,8 @@ def picture(array: Array, n_most: int) -> Line:
         `rows` and `columns` of the picture; `bytes`, row by row, in base64; the scale, from `low` to `high`, and
         whether it `is_signed`; and `step`, how many rows and columns of the array one of the picture stands for.
     """
-    cells, step = thinned(np.asarray(array, dtype=np.float64), n_most)
+    cells, step = thinned(array, n_most)
+    cells = cells.astype(np.float64)
     finite = cells[np.isfinite(cells)]
     largest, is_signed = float(np.max(np.abs(finite), initial=0)), bool(np.any(finite < 0))
     low, high = (-largest if is_signed else 0.0), largest or 1.0
@@ -117,12 +129,21 @@ def thinned(array: Array, n_most: int) -> tuple[Array, list[int]]:
     step = [max(1, -(-n // n_most)) for n in array.shape]
     if step == [1, 1]:
         return array, step
-    (i, j), (rows, columns) = step, (-(-n // each) for n, each in zip(array.shape, step, strict=True))
-    padding = [(0, rows * i - array.shape[0]), (0, columns * j - array.shape[1])]
-    padded = np.pad(array, padding, constant_values=-np.inf).reshape(rows, i, columns, j)
-    groups = np.swapaxes(padded, 1, 2).reshape(rows, columns, i * j)
-    farthest = np.argmax(np.where(np.isfinite(groups), np.abs(groups), -1), axis=-1)
-    return np.take_along_axis(groups, farthest[..., None], axis=-1)[..., 0], step
+    finite = np.isfinite(array)
+    values = np.where(finite, array, 0)
+    (highest, lowest), is_finite = (
+        (grouped(each, values, step) for each in (np.maximum, np.minimum)),
+        grouped(np.logical_or, finite, step),
+    )
+    farthest = np.where(highest >= -lowest, highest, lowest)
+    return np.where(is_finite, farthest, -np.inf), step
+
+
+def grouped(function: np.ufunc, array: Array, step: Sequence[int]) -> Array:
+    """Reduces groups of rows and columns to one of each: `[n, m]` to `[ceil(n / step[0]), ceil(m / step[1])]`."""
+    for axis in (1, 0):
+        array = function.reduceat(array, np.arange(0, array.shape[axis], step[axis]), axis=axis)
+    return array
 
 
 def relative_distance(before: Array, after: Array) -> float | None:

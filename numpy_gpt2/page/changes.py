@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from ..inside.patches import Change, Patcher, put, scale, zero
 from ..inside.watcher import observed_by
 from ..params import Array
@@ -56,6 +58,7 @@ def patched(edits: Sequence[Edit], value_of: Callable[[str, str], Array]) -> Ite
     """
     patchers = [Patcher({edit.name: edit.change(value_of)}) for edit in edits]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # what overflows is shown
         for patcher in patchers:
             stack.enter_context(observed_by(patcher))
         yield
@@ -63,30 +66,37 @@ def patched(edits: Sequence[Edit], value_of: Callable[[str, str], Array]) -> Ite
         patcher.check_used()
 
 
-def python(edits: Sequence[Edit], model: str, text: str, n_unseen: int, n_after: int) -> str:
-    """A program that makes the changes and prints what is likeliest to come next.
+def python(edits: Sequence[Edit], model: str, text: str, position: int, n_unseen: Callable[[str], int]) -> str:
+    """A program that makes the changes and prints what is likeliest to come after a position.
 
     Args:
         edits: the changes.
         model: the name of the model.
-        text: what is read, without
-        n_unseen: so many tokens of its beginning, and
-        n_after: so many of its end.
+        text: what is read.
+        position: that of a token in the pass.
+        n_unseen: how many tokens at the beginning of a text are not read.
     """
-    used = sorted({"tables", *(edit.how for edit in edits)})
-    lines = ["import numpy_gpt2", f"from numpy_gpt2.inside import {', '.join(used)}", ""]
-    lines += [f"model = numpy_gpt2.load({model!r})", f"ids = model.tokenizer.encode({text!r})"]
-    if n_unseen or n_after:
-        lines.append(f"ids = ids[{n_unseen or ''}:{-n_after or ''}]")
+
+    def ids(text: str) -> str:
+        encoded = f"model.tokenizer.encode({text!r})"
+        return f"{encoded}[{n_unseen(text)}:]" if n_unseen(text) else encoded
+
+    lines = ["import numpy_gpt2", "from numpy_gpt2 import layers"]
+    if edits:
+        lines.append(f"from numpy_gpt2.inside import {', '.join(sorted({edit.how for edit in edits}))}")
+    lines += ["", f"model = numpy_gpt2.load({model!r})", f"ids = {ids(text)}"]
     patches = []
     for i, edit in enumerate(edits):
         if edit.how == "put":
-            lines += [f"with numpy_gpt2.trace({edit.name!r}) as other_{i}:", f"    model.logits({edit.text!r})"]
+            lines += [f"with numpy_gpt2.trace({edit.name!r}) as other_{i}:", f"    model.logits({ids(edit.text)})"]
         patches.append(f"numpy_gpt2.patch({{{edit.name!r}: {edit.python(f'other_{i}')}}})")
-    show = [
-        "for chance in tables.next_tokens(model, ids):",
-        "    print(repr(model.tokenizer.decode([chance.id])), round(chance.probability, 4))",
-    ]
-    if not patches:
-        return "\n".join([*lines, *show, ""])
-    return "\n".join([*lines, f"with {', '.join(patches)}:", *(f"    {line}" for line in show), ""])
+    logits = f"logits = model.logits(ids)[{position}]  # scores of what follows token {position}"
+    lines += [f"with {', '.join(patches)}:", f"    {logits}"] if patches else [logits]
+    return "\n".join([*lines, *PRINT, ""])
+
+
+PRINT = [
+    "probabilities = layers.softmax(logits)",
+    "for id in (-probabilities).argsort()[:10].tolist():",
+    "    print(repr(model.tokenizer.decode([id])), round(float(probabilities[id]), 4))",
+]

@@ -77,8 +77,9 @@ def earlier_files(folder: Path) -> list[str]:
     """
     written = current_folder(folder) / ABOUT
     about = read_object(written) if written.exists() else {}
-    if about.get("format") == FORMAT:
-        return [name for name in (INDEX, ABOUT, *about["sizes"]) if Path(name).name == name]
+    sizes = about.get("sizes")
+    if about.get("format") == FORMAT and isinstance(sizes, dict):
+        return [name for name in (INDEX, ABOUT, *sizes) if Path(name).name == name != ".."]
     if others := sorted(file.name for file in folder.iterdir() if not file.name.startswith(".")):
         raise ValueError(f"{folder} holds something else ({others[0]}): name a folder that is new, empty, or an export")
     return []

@@ -171,6 +171,7 @@ LAYER = Field(whole(0, 10**4))
 HEAD = Field(or_none(whole(0, 10**4)), None)
 POSITION = Field(whole(0, 10**6))
 CHANGES = Field(check_changes, [])
+MODEL = Field(or_none(check_text), None)  # the name of the one that is to answer; null for any
 HOW = {"zero": {}, "scale": {"factor": Field(check_number)}, "put": {"text": TEXT}}  # kinds of changes: their fields
 OPTIONS = Field(check_options, {})
 FIELDS: dict[str, dict[str, Field]] = {  # of each kind of request
@@ -192,6 +193,8 @@ FIELDS: dict[str, dict[str, Field]] = {  # of each kind of request
         "n": Field(whole(1, 1000), 30),
         "max_new_tokens": Field(whole(1, 1024), 12),
     },
+}
+LOOKING: dict[str, dict[str, Field]] = {  # of each kind of the view "Look inside", beside `model`
     "look": {"text": TEXT},
     "lines": {"text": TEXT, "layer": LAYER, "changes": CHANGES},
     "array": {
@@ -210,9 +213,14 @@ FIELDS: dict[str, dict[str, Field]] = {  # of each kind of request
         "n_terms": Field(whole(0, 10_000), 8),
     },
     "heads": {"text": TEXT, "changes": CHANGES, "size": Field(whole(1, 128), 48)},
-    "unmasked": {"text": TEXT, "layer": LAYER, "head": Field(whole(0, 10**4))},
+    "unmasked": {"text": TEXT, "layer": LAYER, "head": Field(whole(0, 10**4)), "changes": CHANGES},
     "lens": {"text": TEXT, "changes": CHANGES},
-    "attribution": {"text": TEXT, "position": POSITION, "token": Field(or_none(whole(0, 10**9)), None)},
+    "attribution": {
+        "text": TEXT,
+        "position": POSITION,
+        "token": Field(or_none(whole(0, 10**9)), None),
+        "changes": CHANGES,
+    },
     "experiment": {"text": TEXT, "position": POSITION, "changes": CHANGES, "n": Field(whole(1, 100), 10)},
     "write": {
         "text": TEXT,
@@ -221,6 +229,7 @@ FIELDS: dict[str, dict[str, Field]] = {  # of each kind of request
         "options": OPTIONS,
     },
 }
+FIELDS |= {kind: {**fields, "model": MODEL} for kind, fields in LOOKING.items()}
 
 
 def check_request(request: Any) -> tuple[str, dict[str, Any]]:

@@ -33,7 +33,7 @@ from .reading import Line
 
 T = TypeVar("T")
 
-N_KEPT = 3  # recordings, so that going from one array of a block to another one needs no new pass
+N_KEPT = 2  # recordings, that of a block and that of what is outside: other arrays of the block need no new pass
 BYTES_AT_ONCE = 2**28  # of recorded arrays, where all arrays of two passes are compared
 
 OUTSIDE = ["x", "ln_f", "ln_f/*", "logits"]  # arrays outside of the blocks
@@ -48,9 +48,13 @@ class Looking:
     Args:
         gpt2: a model with a vocabulary.
         in_turns: takes the steps of a computation, each of them in a turn of its own.
+
+    Attributes:
+        name: that of the model.
     """
 
     def __init__(self, gpt2: GPT2, in_turns: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+        self.name = gpt2.name
         self._model, self._in_turns = gpt2, in_turns
         self._tokenizer: Tokenizer = prompts.require(gpt2.tokenizer)
         self._n_head, self._n_layer = gpt2.hparams.n_head, gpt2.hparams.n_layer
@@ -59,11 +63,11 @@ class Looking:
     def look(self, text: str) -> Iterator[Line]:
         """A line with the sizes of the model, and the tokens of the text with their places in it."""
         ids = self._tokenizer.encode(text)
-        n_unseen = max(0, len(ids) - self._model.hparams.n_ctx)
+        n_unseen = self._n_unseen(text)
         tokens = [*reading.placed(ids, self._tokenizer)][n_unseen:]
         sizes = self._model.hparams._asdict()
         d_head = sizes["n_embd"] // self._n_head
-        yield {"model": self._model.name, **sizes, "d_head": d_head, "n_unseen": n_unseen, "tokens": tokens}
+        yield {"model": self.name, **sizes, "d_head": d_head, "n_unseen": n_unseen, "tokens": tokens}
 
     def lines(self, text: str, layer: int, changes: Sequence[Edit]) -> Iterator[Line]:
         """The functions of a pass, and each array that they compute: of the embeddings, one block, and the head.
@@ -72,8 +76,8 @@ class Looking:
             For each function its `file`, the number of its `first` line, its `lines`, and the range of its `docstring`.
             Then for each array, in the order of computation, its `name` and its second one (`also`), the `function` and
             the `line` that computed it, `source`, the `variable` that holds it (none if it is returned), its `shape`
-            with the names of its `axes`, the least, the greatest and the mean of its finite numbers, how many are not
-            finite, the length of its axis of heads, and whether one of the changes `is_patched` into it.
+            with the names of its `axes`, the length of its axis of heads, what `arrays.statistics` finds, and whether
+            one of the changes `is_patched` into it.
         """
         ids = self._ids(text)
         block, outside = (self._recorded(ids, each, changes) for each in (layer, None))
@@ -122,10 +126,10 @@ class Looking:
         yield {"name": name, "shape": [*array.shape], **made, **labels, "is_derived": is_derived}
 
     def row(self, text: str, name: str, head: int | None, row: int, changes: Sequence[Edit]) -> Iterator[Line]:
-        """A line with the exact `values` of a row of that picture; null for what is not finite."""
+        """A line with the exact `values` of a row of that picture, as `json_number` has them."""
         cells = of_head(name, self._recorded_with(text, name, changes)[name], head)
         checks.check_whole_number("row", row, at_most=len(cells) - 1)
-        yield {"values": [finite_or_none(float(x)) for x in cells[row].tolist()]}
+        yield {"values": [json_number(float(x)) for x in cells[row].tolist()]}
 
     def explain(
         self, text: str, name: str, index: Sequence[int], changes: Sequence[Edit], n_terms: int
@@ -148,10 +152,11 @@ class Looking:
         for name, heads in shown.found.items():
             yield {"layer": layer_of(name), "heads": heads}
 
-    def unmasked(self, text: str, layer: int, head: int) -> Iterator[Line]:
+    def unmasked(self, text: str, layer: int, head: int, changes: Sequence[Edit]) -> Iterator[Line]:
         """A line with a picture of the weights that a head would have without the mask: `tables.unmasked_weights`."""
         checks.check_whole_number("head", head, at_most=self._n_head - 1)
-        weights = self._step(tables.unmasked_weights, self._model, self._ids(text), layer)
+        find = functools.partial(tables.unmasked_weights, self._model, self._ids(text), layer)
+        weights = self._step(self._changed, changes, find)
         yield {**picture(weights[head], len(weights[head])), "is_derived": True}
 
     def lens(self, text: str, changes: Sequence[Edit]) -> Iterator[Line]:
@@ -175,16 +180,21 @@ class Looking:
                 "norms": np.sqrt(np.mean(x * x, axis=-1)).tolist(),
             }
 
-    def attribution(self, text: str, position: int, token: int | None) -> Iterator[Line]:
+    def attribution(self, text: str, position: int, token: int | None, changes: Sequence[Edit]) -> Iterator[Line]:
         """A line with the terms of which a logit is the sum, as `experiments.attribution` finds them.
 
         Args:
             position: after which the token would follow.
             token: its id; by default, that of the likeliest.
+
+        Raises:
+            ValueError: the terms do not sum to the logit, since a change makes something else of the parts.
         """
-        ids = self._up_to(self._ids(text), position)
-        found = self._step(experiments.attribution, self._model, ids, token)
-        logits = self._step(experiments.last_logits, self._model, np.array([ids]))[0]
+        ids = self._ids_to(text, position)
+        find = functools.partial(experiments.attribution, self._model, ids, token, position=position)
+        found = self._step(self._changed, changes, find)
+        read = functools.partial(experiments.last_logits, self._model, np.array([ids]), position)
+        (logits,) = self._step(self._changed, changes, read)
         chosen = found.question.token
         _, *terms = found._asdict().items()
         yield {
@@ -204,12 +214,10 @@ class Looking:
             and `after`. Then for each array how far it `moved`: the length of the difference as a share of its length;
             null if it was 0.
         """
-        ids = self._ids(text)
-        self._up_to(ids, position)
-        n_unseen = len(self._tokenizer.encode(text)) - len(ids)
-        n_after = len(ids) - 1 - position
-        yield {"python": edits.python(changes, self._model.name, text, n_unseen, n_after)}
-        before, after = (self._step(self._prediction, ids, position, made) for made in ([], changes))
+        ids = self._ids_to(text, position)
+        yield {"python": edits.python(changes, self.name, text, position, self._n_unseen)}
+        before = self._step(self._prediction, ids, position, [])
+        after = self._step(self._prediction, ids, position, changes) if changes else before
         listed = sorted({*reading.likeliest(before, n), *reading.likeliest(after, n)}, key=lambda token: -before[token])
         yield {
             "tokens": [
@@ -274,18 +282,29 @@ class Looking:
             raise ValueError("there is no text to look at: write a few words first")
         return ids[-self._model.hparams.n_ctx :]
 
-    def _up_to(self, ids: list[int], position: int) -> list[int]:
-        """The ids up to a position, with that.
+    def _n_unseen(self, text: str) -> int:
+        """How many tokens at the beginning of a text have no place in the context."""
+        return max(0, len(self._tokenizer.encode(text)) - self._model.hparams.n_ctx)
+
+    def _ids_to(self, text: str, position: int) -> list[int]:
+        """The newest ids of a text, in which there is a position.
 
         Raises:
             ValueError: there is no such position.
         """
-        return ids[: 1 + checks.check_whole_number("position", position, at_most=len(ids) - 1)]
+        ids = self._ids(text)
+        checks.check_whole_number("position", position, at_most=len(ids) - 1)
+        return ids
 
     def _step(self, compute: Callable[..., T], *given: object) -> T:
         """The result of a computation, which is made in one turn."""
         (result,) = self._in_turns(compute(*given) for _ in range(1))
         return cast(T, result)
+
+    def _changed(self, changes: Sequence[Edit], compute: Callable[[], T]) -> T:
+        """The result of a computation whose passes are computed with changes."""
+        with edits.patched(changes, self._value):
+            return compute()
 
     def _pass(
         self, ids: list[int], changes: Sequence[Edit], watching: AbstractContextManager[T], with_logits: bool = False
@@ -441,7 +460,7 @@ def small_pictures(weights: Array, size: int) -> list[Line]:
 def explanation_line(found: Explanation, n_terms: int) -> Line:
     """An explanation as a line: of each sum, the largest terms, and the sum of the others."""
     line = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-    values = {"value": finite_or_none(found.value), "computed": finite_or_none(found.computed)}
+    values = {"value": json_number(found.value), "computed": json_number(found.computed)}
     numbers = [number_line(number, n_terms) for number in found.numbers]
     return {**line, **values, "file": Path(found.file).name, "numbers": numbers}
 
@@ -451,22 +470,22 @@ def number_line(number: Number, n_terms: int) -> Line:
     largest = sorted(number.terms, key=lambda term: -abs(term.value))
     shown = [
         {
-            "value": finite_or_none(term.value),
-            "factors": [{**dataclasses.asdict(f), "value": finite_or_none(f.value)} for f in term.factors],
+            "value": json_number(term.value),
+            "factors": [{**dataclasses.asdict(f), "value": json_number(f.value)} for f in term.factors],
         }
         for term in largest
     ]
     return {
         "text": number.text,
-        "value": finite_or_none(number.value),
+        "value": json_number(number.value),
         "name": number.name,
         "index": [*number.index],
         "n_terms": len(largest),
         "terms": shown[:n_terms],
-        "rest": sum(term.value for term in largest[n_terms:]),
+        "rest": json_number(sum(term.value for term in largest[n_terms:])),
     }
 
 
-def finite_or_none(value: float) -> float | None:
-    """A number as JSON has it: None for what is not finite, such as a masked score."""
-    return value if np.isfinite(value) else None
+def json_number(value: float) -> float | str | None:
+    """A number as JSON can have it: None for minus infinity, that of a masked score; "inf" and "nan" by name."""
+    return value if np.isfinite(value) else None if value == -np.inf else str(value)

@@ -117,7 +117,8 @@ class TestLines:
             array = t[line["name"]]
             finite = array[np.isfinite(array)].astype(np.float64)
             assert line["shape"] == [*array.shape]
-            assert line["n_infinite"] == array.size - finite.size
+            assert line["n_infinite"] == np.count_nonzero(array == -np.inf)
+            assert line["n_other"] == 0
             np.testing.assert_allclose(
                 [line["low"], line["high"], line["mean"]],
                 [finite.min(), finite.max(), finite.mean()],
@@ -151,6 +152,14 @@ class TestLines:
         assert by_name["h2/mlp/c_proj"]["is_patched"]
         assert (by_name["h2/mlp/c_proj"]["low"], by_name["h2/mlp/c_proj"]["high"]) == (0, 0)
         assert not by_name["h2/mlp/hidden"]["is_patched"]
+
+    def test_what_is_not_finite_is_told_apart(self, answers: Answers) -> None:
+        changes = [{"name": f"h{i}", "how": "scale", "factor": 1000} for i in range(4)] * 4
+        by_name = {line["name"]: line for line in ask(answers, "lines", layer=3, changes=changes) if "name" in line}
+        variance = by_name["ln_f/variance"]
+        assert (variance["low"], variance["n_infinite"], variance["n_other"]) == (None, 0, 7)
+        (row,) = ask(answers, "row", name="ln_f/variance", row=0, changes=changes)
+        assert row["values"] == ["inf"]
 
     def test_a_function_of_a_learner_is_shown(
         self, tiny: GPT2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -337,6 +346,9 @@ class TestHeads:
         (made,) = ask(answers, "unmasked", layer=3, head=2)
         assert is_picture_of(tables.unmasked_weights(tiny, ids, 3)[2], made)
         assert made["is_derived"]
+        change = {"name": "h0/attn/q", "how": "zero"}
+        (uniform,) = ask(answers, "unmasked", layer=0, head=1, changes=[change])
+        assert is_picture_of(np.full((7, 7), 1 / 7), uniform)
         assert error(answers, "unmasked", layer=3, head=4) == "head must be a whole number, 0 to 3, not 4"
 
 
@@ -388,6 +400,13 @@ class TestAttribution:
         np.testing.assert_allclose(line["terms"]["heads"], found.heads, atol=1e-6)
         np.testing.assert_allclose(line["terms"]["mlps"], found.mlps, atol=1e-6)
         assert line["rank"] == 1
+
+    def test_with_a_change(self, answers: Answers, tiny: GPT2, ids: list[int]) -> None:
+        (line,) = ask(answers, "attribution", position=4, token=503, changes=[{"name": "h1/mlp", "how": "zero"}])
+        with numpy_gpt2.patch({"h1/mlp": zero}):
+            assert line["total"] == pytest.approx(float(tiny.logits(ids)[4, 503]), abs=1e-4)
+        refused = error(answers, "attribution", position=4, changes=[{"name": "h3", "how": "scale", "factor": 2}])
+        assert "the terms sum to" in refused
 
     def test_refused(self, answers: Answers) -> None:
         assert error(answers, "attribution", position=7) == "position must be a whole number, 0 to 6, not 7"
@@ -559,6 +578,12 @@ class TestWrite:
         lines = ask(answers, "write", "The king said no. " * 80, max_new_tokens=200, seed=1)
         assert lines[0]["n_read"] + len(lines) == 257
         assert len(lines) == lines[0]["n_steps"] == 129
+
+
+def test_only_the_model_that_is_asked_answers(answers: Answers) -> None:
+    assert ask(answers, "heads", model="tiny") == ask(answers, "heads")
+    (line,) = answers.answer({"kind": "heads", "text": WOMAN, "model": "gpt2"})
+    assert line == {"error": "gpt2 no longer answers: tiny was loaded", "model": "tiny"}
 
 
 def test_a_recording_is_used_again(tiny: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
