@@ -154,7 +154,7 @@ class TestLines:
         assert not by_name["h2/mlp/hidden"]["is_patched"]
 
     def test_what_is_not_finite_is_told_apart(self, answers: Answers) -> None:
-        changes = [{"name": f"h{i}", "how": "scale", "factor": 1000} for i in range(4)] * 4
+        changes = [{"name": f"h{i}", "how": "scale", "factor": 1000} for i in range(4)] * 2
         by_name = {line["name"]: line for line in ask(answers, "lines", layer=3, changes=changes) if "name" in line}
         variance = by_name["ln_f/variance"]
         assert (variance["low"], variance["n_infinite"], variance["n_other"]) == (None, 0, 7)
