@@ -35,6 +35,8 @@ class Served:
         self.lines: list[dict[str, Any]] = []  # of the requests of one kind, after `watch`
         self.ended = threading.Event()  # a watched answer came to an end, or was stopped
         self._watched = ""
+        self._held: dict[str, object] = {}  # fields of the requests whose answers wait for `_may_go`
+        self._may_go = threading.Event()
         self.server = PageServer(self.answer)
 
     def watch(self, kind: str) -> None:
@@ -42,9 +44,20 @@ class Served:
         self.ended.clear()
         self._watched = kind
 
+    def hold(self, **fields: object) -> threading.Event:
+        """Holds back the answers to requests with these fields, until the event is set."""
+        self._held, self._may_go = fields, threading.Event()
+        return self._may_go
+
+    def close(self) -> None:
+        self._may_go.set()
+        self.server.shutdown()
+
     def answer(self, request: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         self.requests.append(request)
         is_watched = request["kind"] == self._watched
+        if self._held and self._held.items() <= request.items():
+            assert self._may_go.wait(PATIENCE / 1000)
         try:
             with closing(self.answers.answer(request)) as lines:  # type: ignore[type-var]
                 for line in lines:
@@ -104,7 +117,7 @@ def served(tiny: GPT2, models_dir: Path) -> Iterator[Served]:
     try:
         yield served
     finally:
-        served.server.shutdown()
+        served.close()
         thread.join()
         served.server.server_close()
 

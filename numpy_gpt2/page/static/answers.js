@@ -4,7 +4,16 @@ import * as python from "./python.js";
 import * as server from "./server.js";
 
 /** What went wrong, as a sentence to show. */
-export class AnswerError extends Error {}
+export class AnswerError extends Error {
+  /**
+   * @param {{error: string, model?: string}} line of the answer; `model` is the one that answers, if another one was asked
+   * @param {object} request
+   */
+  constructor({ error, model }, request) {
+    super(error);
+    Object.assign(this, { model, request });
+  }
+}
 
 const isExported = document.querySelector("meta[name='numpy-gpt2-export']") !== null;
 const { lines } = isExported ? python : server;
@@ -19,7 +28,7 @@ const { lines } = isExported ? python : server;
  */
 export async function* answer(request, signal, report) {
   for await (const object of lines(request, signal, report)) {
-    if ("error" in object) throw new AnswerError(object.error);
+    if ("error" in object) throw new AnswerError(object, request);
     if (Object.keys(object).length) yield object; // an empty one says only that the model is at work
   }
 }

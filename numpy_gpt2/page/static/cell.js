@@ -1,14 +1,13 @@
 /** The panel "One number": how a number of the pass was computed, with the real numbers it was computed from. */
 
-import { lastAnswer } from "./answers.js";
 import { element, number } from "./dom.js";
-import { QUIET } from "./work.js";
+import { Question } from "./question.js";
 
 const N_TERMS = 8; // of a sum, how many are shown
+const HINT = "Choose a cell of the picture (click, or Enter) to see the arithmetic behind its number.";
 
 export class Cell {
-  #job = null;
-  #shown = null; // what the panel explains
+  #found = null; // the explanation that is shown
 
   /**
    * @param {object} parts
@@ -17,7 +16,8 @@ export class Cell {
    * @param {import("./work.js").Work} parts.work
    */
   constructor({ root, address, work }) {
-    Object.assign(this, { address, work });
+    this.address = address;
+    this.question = new Question(work, "Explaining a number");
     this.body = element("div", {});
     this.element = element("section", { className: "one-number", "aria-label": "One number" },
       element("h2", {}, "One number"), this.body);
@@ -29,25 +29,24 @@ export class Cell {
    * @param {object} state of the address; its `name` and `cell` say which number
    * @param {object} pass to which the number belongs
    */
-  async show({ text, name, cell, changes }, pass) {
-    const request = { kind: "explain", text, name, index: cell, changes, n_terms: N_TERMS };
-    const key = JSON.stringify(request) + pass.model;
-    if (key === this.#shown) return;
-    this.#shown = key;
-    this.#job?.stop();
+  async show(state, pass) {
+    this.state = state;
+    const { text, name, cell, changes } = state;
     if (!cell) {
-      this.body.replaceChildren(element("p", { className: "faint" },
-        "Choose a cell of the picture (click, or Enter) to see the arithmetic behind its number."));
+      this.question.stop();
+      this.#fill(null, element("p", { className: "faint" }, HINT));
       return;
     }
-    this.#job = this.work.run("Explaining a number", (signal) => lastAnswer(request, signal), QUIET);
-    const found = await this.#job.done;
-    if (this.#shown !== key) return;
-    if (found) this.body.replaceChildren(...this.#explained(found));
-    else {
-      this.#shown = null;
-      this.body.replaceChildren();
-    }
+    const request = { kind: "explain", text, name, index: cell, changes, n_terms: N_TERMS };
+    const [found = null] = (await this.question.ask(request, pass.model)) ?? [];
+    if (state !== this.state) return;
+    if (!found) this.#fill(null);
+    else if (found !== this.#found) this.#fill(found, ...this.#explained(found));
+  }
+
+  #fill(found, ...content) {
+    this.#found = found;
+    this.body.replaceChildren(...content);
   }
 
   #explained({ name, index, value, source, file, line, formula, numbers, note }) {

@@ -1,7 +1,6 @@
 /** The view "Look inside": the text as tokens, what is locked, and the parts of the view. */
 
 import { PARTS } from "./address.js";
-import { lastAnswer } from "./answers.js";
 import { described } from "./changes.js";
 import { byId, counted, element, shown } from "./dom.js";
 import { Guessing } from "./guess.js";
@@ -11,7 +10,7 @@ import { Layers } from "./look_layers.js";
 import { Lines } from "./look_lines.js";
 import { Origin } from "./look_origin.js";
 import { Steps } from "./look_steps.js";
-import { QUIET } from "./work.js";
+import { Question } from "./question.js";
 
 const KINDS = {
   lines: { title: "Line by line", Part: Lines },
@@ -24,9 +23,8 @@ const KINDS = {
 const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
 
 export class Look {
-  #job = null;
   #pass = null; // sizes of the model and tokens of the text, as the server described them
-  #asked = null; // what `#pass` is the answer to
+  #asked = null; // the text and the model that `#pass` is about
   #model = ""; // the one that answered last
   #parts = new Map(); // by name, each with its `root`
 
@@ -41,6 +39,7 @@ export class Look {
   constructor(parts) {
     Object.assign(this, parts);
     this.guessing = new Guessing();
+    this.question = new Question(this.work, "Reading the text");
     this.tokens = byId("look-tokens");
     this.field = byId("look-text");
     this.tabs = PARTS.map((part) => element("a", {}, KINDS[part].title));
@@ -76,25 +75,28 @@ export class Look {
       return;
     }
     this.#showModel(state.model);
-    const asked = JSON.stringify([state.text, this.models.name]);
-    if (asked !== this.#asked) await this.#read(state.text, asked);
-    if (this.#pass && asked === this.#asked && this.address.state.view === "look") this.#show();
+    const { text } = state;
+    const asked = JSON.stringify([text, this.models.name]);
+    if (asked !== this.#asked) this.#clear(text);
+    this.#asked = asked;
+    if (!text) return;
+    if (!this.#pass) await this.#read(text);
+    if (this.#pass && this.address.state === state) this.#show();
   }
 
-  async #read(text, asked) {
-    this.#asked = asked;
+  /** Forgets the pass of another text or model. */
+  #clear(text) {
     this.#pass = null;
-    this.#job?.stop();
+    this.question.stop();
     this.field.value = text;
     byId("look-body").hidden = true;
     this.tokens.replaceChildren();
     byId("look-note").textContent = text ? "" : "There is no text to look at yet: write a few words above.";
-    if (!text) return;
-    this.#job = this.work.run("Reading the text", (signal) => lastAnswer({ kind: "look", text }, signal), QUIET);
-    const pass = await this.#job.done;
-    if (asked !== this.#asked) return;
-    if (pass) this.#take(pass);
-    else this.#asked = null; // so that it is asked again
+  }
+
+  async #read(text) {
+    const [pass] = (await this.question.ask({ kind: "look", text }, this.models.name)) ?? [];
+    if (pass && pass !== this.#pass) this.#take(pass);
   }
 
   #take(pass) {

@@ -25,6 +25,7 @@ export class Models extends EventTarget {
     byId("missing-copy").addEventListener("click", () => this.#copyCommand());
     this.select.addEventListener("focus", () => (this.name ? this.#list() : this.start()));
     document.addEventListener("visibilitychange", () => document.hidden || this.ask()); // of what another tab did
+    this.work.addEventListener("refused", ({ error }) => error.model && this.ask()); // another one answers by now
   }
 
   get name() {

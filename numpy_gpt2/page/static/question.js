@@ -1,4 +1,4 @@
-/** A question that a part asks again and again, each time about something else. */
+/** A question that the view "Look inside" asks again and again, each time about something else. */
 
 import { answer } from "./answers.js";
 import { QUIET } from "./work.js";
@@ -22,21 +22,23 @@ export class Question {
   /**
    * Asks, unless the same was asked last.
    * @param {object} request
-   * @param {string} model the one that answers
+   * @param {string} model the one that is to answer: another one, which somebody has loaded elsewhere, refuses
    * @param {(request: object, signal: AbortSignal) => Promise} [read] what is made of the answer; by default, its lines
    * @returns {Promise} what `read` gave; undefined if it did not end well, or something else was asked meanwhile
    */
   async ask(request, model, read = linesOf) {
-    const key = JSON.stringify([request, model]);
+    const asked = { ...request, model };
+    const key = JSON.stringify(asked);
     if (key !== this.#key) {
       const wait = this.#isRunning ? WAIT : 0;
       this.stop();
       this.#key = key;
       this.#isRunning = true;
-      this.#job = this.work.run(this.what, (signal) => later(wait, signal, () => read(request, signal)), QUIET);
+      this.#job = this.work.run(this.what, (signal) => later(wait, signal, () => read(asked, signal)), QUIET);
     }
-    const found = await this.#job.done;
-    if (key !== this.#key) return undefined;
+    const job = this.#job;
+    const found = await job.done;
+    if (job !== this.#job) return undefined;
     this.#isRunning = false;
     if (!found) this.#key = null; // so that it is asked again
     return found;
@@ -45,7 +47,8 @@ export class Question {
   /** Stops, and forgets what was asked. */
   stop() {
     this.#job?.stop();
-    this.#key = null;
+    this.#job = this.#key = null;
+    this.#isRunning = false;
   }
 }
 

@@ -5,8 +5,10 @@ import { byId } from "./dom.js";
 
 export const QUIET = 400; // milliseconds that a task may run before it is shown, where it is mostly short
 
-export class Work {
+/** Fires `refused`, with its `error`, when a request was not answered, or not to its end. */
+export class Work extends EventTarget {
   constructor() {
+    super();
     this.jobs = new Set();
     this.failed = null; // what the error is about that the status line shows
     const stop = byId("stop");
@@ -70,8 +72,11 @@ export class Work {
     } catch (error) {
       if (isStop(error)) return undefined;
       if (!(error instanceof AnswerError)) throw error;
-      this.say(error.message, true);
-      this.failed = job.what;
+      if (!error.model) {
+        this.say(error.message, true);
+        this.failed = job.what;
+      }
+      this.dispatchEvent(Object.assign(new Event("refused"), { error }));
       return undefined;
     }
   }
