@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -64,10 +64,15 @@ def place(page: Any) -> str:
     return str(page.locator(".stepper code").text_content())
 
 
-def state(page: Any) -> dict[str, str]:
-    """The fields of the address."""
-    page.wait_for_timeout(300)  # small moves are written after a moment
-    return {name: values[0] for name, values in parse_qs(page.url.partition("?")[2]).items()}
+def expect_state(page: Any, **fields: str | None) -> None:
+    """Waits until the address has these fields, or does not have those that are None: small moves are written soon."""
+    page.wait_for_function(
+        """(expected) => {
+            const fields = new URLSearchParams(location.hash.split("?")[1]);
+            return Object.entries(expected).every(([name, value]) => fields.get(name) === value);
+        }""",
+        arg=fields,
+    )
 
 
 def number(text: str) -> float:
@@ -176,10 +181,10 @@ def test_token_layer_head_and_cell_are_locked_in_the_address_and_restored(look: 
     settle(page)
     choose(page, 4, 2)
     expected = {"token": "4", "layer": "2", "head": "3", "name": "h2/attn/weights", "cell": "0,3,4,2", "text": TEXT}
-    assert state(page).items() >= expected.items()
+    expect_state(page, **expected)
     page.reload()
     settle(page)
-    assert state(page).items() >= {**expected, "part": "lines", "model": "tiny"}.items()
+    expect_state(page, **expected, part="lines", model="tiny")
     expect(locked(page)).to_have_attribute("title", "token 4")
     expect(page.get_by_label("Layer")).to_have_value("2")
     expect(page.get_by_role("combobox", name="Head")).to_have_value("3")
@@ -276,7 +281,7 @@ def test_an_operand_leads_to_its_own_cell(look: Any, whole: Trace) -> None:
     panel.get_by_role("link", name="h1/attn/q[").first.click()
     expect(page.locator(".stepper code")).to_have_text("h1/attn/q")
     expect(panel.locator(".one-value")).to_contain_text("h1/attn/q[0, 0, 7, ")
-    assert state(page)["token"] == "7"
+    expect_state(page, token="7")
 
 
 def test_a_thinned_picture_is_marked_and_its_cell_is_the_farthest_number(look: Any, whole: Trace) -> None:
@@ -288,7 +293,7 @@ def test_a_thinned_picture_is_marked_and_its_cell_is_the_farthest_number(look: A
     expect(page.locator(".readout")).to_contain_text(f"[0, 5, {column}] = ")
     np.testing.assert_allclose(number(page.locator(".readout .number").text_content()), group[column - 360], rtol=1e-5)
     choose(page, 5, 90)
-    assert state(page)["cell"] == f"0,5,{column}"
+    expect_state(page, cell=f"0,5,{column}")
 
 
 def test_a_change_in_the_address_changes_the_pass_and_is_said(look: Any, tiny: GPT2) -> None:
@@ -300,7 +305,7 @@ def test_a_change_in_the_address_changes_the_pass_and_is_said(look: Any, tiny: G
     expect(page.locator(".readout")).to_contain_text("= 0 ")
     page.get_by_role("link", name="Look at the pass without").click()
     expect(page.locator("#look-changes")).to_be_hidden()
-    assert "changes" not in state(page)
+    expect_state(page, changes=None)
 
 
 def test_shapes_are_covered_until_they_are_guessed(look: Any) -> None:
@@ -380,13 +385,14 @@ def test_the_written_text_is_looked_into_and_a_token_leads_to_where_it_came_from
     settle(page)
     expect(page).to_have_title("Look inside · numpy_gpt2")
     expect(page.get_by_role("button", name="Suggest")).to_be_hidden()
-    assert (state(page)["text"], tokens(page).count()) == (TEXT, 13)
+    expect_state(page, text=TEXT)
+    assert tokens(page).count() == 13
     page.get_by_role("link", name="Write").click()
     expect(page.locator("#text")).to_have_value(TEXT)
     page.locator(".token").nth(3).hover(force=True)
     page.get_by_role("option", name="Where does it come from?").click()
     expect(page.get_by_role("link", name="Where from")).to_have_attribute("aria-current", "page")
-    assert state(page).items() >= {"part": "origin", "token": "3", "text": "Once upon a time"}.items()
+    expect_state(page, part="origin", token="3", text="Once upon a time")
     page.go_back()
     expect(page.locator("#text")).to_have_value(TEXT)
 
@@ -397,7 +403,7 @@ def test_another_text_is_looked_into(look: Any) -> None:
     page.get_by_role("button", name="Look").click()
     expect(tokens(page)).to_have_count(2)
     settle(page)
-    assert state(page)["text"] == "The dog"
+    expect_state(page, text="The dog")
     expect(page.locator(".value[aria-current] .shape")).to_contain_text("[1, 4, 2, 64]")
 
 
@@ -411,7 +417,83 @@ def test_an_address_of_another_model_offers_to_load_it(look: Any, served: Served
     expect(page.locator(".value[aria-current] .shape")).to_contain_text("[1, 2, ")
     page.locator("#model").select_option("tiny")
     expect(page.locator(".value[aria-current] .shape")).to_contain_text("[1, 4, ")
-    assert state(page)["model"] == "tiny"
+    expect_state(page, model="tiny")
+
+
+def test_a_model_that_was_loaded_elsewhere_is_not_shown_under_the_old_name(look: Any, served: Served) -> None:
+    page = look(layer=1, name="h1/attn/q")
+    assert all(request["model"] == "tiny" for request in served.requests if "changes" in request)
+    assert "about" in [*served.answers.answer({"kind": "load", "model": SECOND, "text": ""})][-1]
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#model")).to_have_value(SECOND)
+    expect(page.locator(".value[aria-current] .shape")).to_contain_text("[1, 2, 13, 4]")
+    expect_state(page, model=SECOND)
+    expect(page.locator("#status")).to_have_text("")
+
+
+def test_while_another_text_is_read_the_numbers_of_the_old_one_are_gone(look: Any, served: Served) -> None:
+    page = look(name="h0/attn/q")
+    parts = [page.locator(".lines-columns"), page.locator(".stepper"), page.get_by_label("Overview of the model")]
+    for text in ("The dog", "The cat sat"):
+        may_go = served.hold(kind="lines", text=text)
+        page.get_by_role("textbox", name="Text").fill(text)
+        page.get_by_role("button", name="Look").click()
+        expect(tokens(page)).to_have_count(len(text.split()))
+        for part in parts:
+            expect(part).to_be_hidden()
+        if text == "The cat sat":  # nor do they come back if the answer is stopped
+            page.get_by_role("button", name="Stop").click()
+            expect(page.locator("#status")).to_have_text("Stopped.")
+            expect(parts[0]).to_be_hidden()
+            served.hold(kind="nothing")
+            tokens(page).first.click()
+        may_go.set()
+        expect(page.locator(".value[aria-current] .shape")).to_contain_text(f"[1, 4, {len(text.split())}, 64]")
+
+
+def test_while_an_array_is_awaited_the_old_one_cannot_be_read(look: Any, served: Served, whole: Trace) -> None:
+    page = look(layer=1, name="h1/attn/q", head=2)
+    choose(page, 4, 2)
+    may_go = served.hold(kind="array", name="h1/attn/k", n_most=1024)
+    page.get_by_role("button", name="Next").click()
+    body = page.locator(".large-body")
+    expect(page.locator(".large h2")).to_have_text("h1/attn/k")
+    expect(body).to_have_css("opacity", "0")
+    large(page).click(position=cell(page, 3, 1))
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator(".readout")).to_have_text("")
+    expect_state(page, name="h1/attn/k", cell=None)
+    may_go.set()
+    expect(body).to_have_css("opacity", "1")
+    large(page).hover(position=cell(page, 3, 1))
+    expect(page.locator(".readout")).to_contain_text("[0, 2, 3, 1] = ")
+    value = number(page.locator(".readout .number").text_content() or "")
+    np.testing.assert_allclose(value, whole["h1/attn/k"][0, 2, 3, 1], rtol=1e-5)
+
+
+def test_a_chosen_cell_that_stands_for_several_numbers_waits_for_them(look: Any, served: Served, whole: Trace) -> None:
+    page = look(name="logits")
+    farthest = np.abs(whole["logits"][0, 5].reshape(-1, 4)).argmax(axis=-1)
+    column = int(np.flatnonzero(farthest[:100])[-1])
+    may_go = served.hold(kind="row")
+    large(page).click(position=cell(page, 5, column))
+    expect(page.locator(".readout")).to_have_text("…")
+    expect_state(page, cell=None)
+    may_go.set()
+    expect_state(page, cell=f"0,5,{4 * column + farthest[column]}")
+
+
+def test_small_pictures_that_were_stopped_are_drawn_later(look: Any, served: Served) -> None:
+    page = look(layer=1, name="h1/ln_2")
+    may_go = served.hold(kind="array", n_most=44)
+    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Stop").click()
+    served.hold(kind="nothing")
+    may_go.set()
+    expect(page.locator(".value[aria-current] .matrix")).to_be_hidden()
+    tokens(page).first.click()
+    expect(page.locator(".value[aria-current] .matrix")).to_be_visible()
 
 
 def test_all_by_keyboard_alone(look: Any, whole: Trace) -> None:

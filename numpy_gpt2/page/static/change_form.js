@@ -1,19 +1,16 @@
 /** A form that replaces the value of an array: by zero, by a multiple, or by what it is for another text. */
 
-import { answer } from "./answers.js";
 import { withThese } from "./changes.js";
 import { element, excerpt } from "./dom.js";
 import { helpLine, labelled } from "./fields.js";
-import { QUIET } from "./work.js";
+import { inLayer, isInBlock } from "./names.js";
+import { Question } from "./question.js";
 
 const ANY_TEXT = "a"; // every text has arrays of the same names
-const IN_BLOCK = /^h\d+/;
 const HOW = { zero: "by zero", scale: "by a multiple of it", put: "by its value for another text" };
 
 export class ChangeForm {
   #arrays = []; // of a pass, those of block 0 for all blocks
-  #model = null; // the one that has them
-  #job = null;
   #proposed = ""; // as the other text, for somebody to change
 
   /**
@@ -23,7 +20,8 @@ export class ChangeForm {
    * @param {(changes: object[]) => void} parts.change takes the changes that are to be in effect
    */
   constructor({ address, work, change }) {
-    Object.assign(this, { address, work, change });
+    Object.assign(this, { address, change });
+    this.question = new Question(work, "Listing the arrays of a pass");
     this.name = element("select", { id: "change-name" });
     this.how = choice("change-how", Object.entries(HOW));
     this.factor = element("input", { type: "number", id: "change-factor", step: 0.05, value: 0.5 });
@@ -53,16 +51,10 @@ export class ChangeForm {
     Object.assign(this, { state, pass });
     if (this.text.value === this.#proposed) this.text.value = this.#proposed = state.text;
     this.#showPlaces();
-    if (this.#model !== pass.model) await this.#read(pass.model);
+    const lines = await this.question.ask({ kind: "lines", text: ANY_TEXT, layer: 0 }, pass.model);
+    if (state !== this.state) return;
+    this.#arrays = (lines ?? []).filter((line) => "name" in line);
     this.#showNames();
-  }
-
-  async #read(model) {
-    this.#model = model;
-    this.#job?.stop();
-    this.#job = this.work.run("Listing the arrays of a pass", arraysOfPass, QUIET);
-    this.#arrays = (await this.#job.done) ?? [];
-    if (!this.#arrays.length) this.#model = null; // so that it is asked again
   }
 
   #showPlaces() {
@@ -75,14 +67,14 @@ export class ChangeForm {
   /** The names in the locked layer. An array that was chosen in another layer is chosen in this one. */
   #showNames() {
     const { layer } = this.state;
-    const inLayer = (name) => name && name.replace(IN_BLOCK, `h${layer}`);
-    const arrays = this.#arrays.map((array) => ({ ...array, name: inLayer(array.name), also: inLayer(array.also) }));
-    const first = arrays.findIndex(({ name }) => IN_BLOCK.test(name));
-    const place = ({ name }, i) => (IN_BLOCK.test(name) ? 1 : i < first ? 0 : 2);
+    const arrays = this.#arrays.map(({ name, also, n_heads }) =>
+      ({ name: inLayer(name, layer), also: also && inLayer(also, layer), n_heads }));
+    const first = arrays.findIndex(({ name }) => isInBlock(name));
+    const place = ({ name }, i) => (isInBlock(name) ? 1 : i < first ? 0 : 2);
     const groups = ["Embeddings", `Block ${layer}`, "After the blocks"].map((label, k) => element("optgroup", { label },
       ...arrays.filter((array, i) => place(array, i) === k).map(option)));
     this.name.replaceChildren(...groups);
-    const wanted = inLayer(this.state.name) || `h${layer}/attn/a`;
+    const wanted = inLayer(this.state.name, layer) || `h${layer}/attn/a`;
     const chosen = arrays.find(({ name, also }) => name === wanted || also === wanted) ?? arrays[0];
     this.name.value = chosen?.name;
     this.head.disabled = chosen?.n_heads !== this.pass.n_head;
@@ -107,14 +99,6 @@ export class ChangeForm {
     };
     this.change(withThese(changes, [change]));
   }
-}
-
-async function arraysOfPass(signal) {
-  const arrays = [];
-  for await (const line of answer({ kind: "lines", text: ANY_TEXT, layer: 0 }, signal)) {
-    if ("name" in line) arrays.push(line);
-  }
-  return arrays;
 }
 
 const option = ({ name, also }) => element("option", { value: name }, also ?? name);

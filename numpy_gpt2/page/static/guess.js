@@ -1,6 +1,7 @@
 /** Guess the shape, for teaching: shapes and predictions stay covered until somebody has guessed. */
 
 import { counted, element } from "./dom.js";
+import { general } from "./names.js";
 import { recall, remember } from "./store.js";
 
 /** Fires `change` when it was switched, a guess was made, or something revealed, which is never covered again. */
@@ -20,7 +21,7 @@ export class Guessing extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Whether something is covered now: an array, whatever its layer, or a prediction under a name of its own. */
+  /** Whether something is covered now: an array, whatever its layer, since all layers have the same shapes, or a prediction under a name of its own. */
   covers(name) {
     return this.#isOn && !this.#revealed.has(general(name));
   }
@@ -42,9 +43,6 @@ export class Guessing extends EventTarget {
     return `${counted(this.right, "right guess", "right guesses")} in ${counted(this.tries, "try", "tries")}`;
   }
 }
-
-/** All layers have the same shapes. */
-const general = (name) => name.replace(/^h\d+/, "h");
 
 /** The form in which one guesses the shape of an array. */
 export class ShapeGuess {

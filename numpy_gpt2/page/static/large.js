@@ -1,10 +1,9 @@
 /** One array of a pass, large: its picture, the number under the cursor, and the locked cell. */
 
-import { lastAnswer } from "./answers.js";
 import { debounced, element, number, shown } from "./dom.js";
 import { ShapeGuess } from "./guess.js";
 import { Matrix } from "./matrix.js";
-import { QUIET } from "./work.js";
+import { Question } from "./question.js";
 
 const WAIT = 60; // milliseconds for which the mouse stays in a row before its numbers are asked for
 const N_MOST = 1024; // rows and columns of a picture
@@ -14,14 +13,13 @@ const [SMALLEST, LARGEST] = [2, 18]; // CSS pixels of a cell
 const ZOOM = 1.5;
 
 export class Large {
-  #asked = null; // which picture was asked for
-  #job = null;
-  #rowJob = null;
-  #picture = null;
-  #rows = new Map(); // the exact numbers of rows, by number
+  #picture = null; // the answer that is shown; null while another one is awaited
+  #which = null; // the array of that picture, as it was asked for
+  #asked = null; // the array and the model of the picture that is shown or awaited
+  #rows = new Map(); // the exact numbers of its rows, by number
   #hovered = null; // row and column of the picture
   #zoom = 1;
-  #readSoon = debounced(() => this.#readRow(), WAIT);
+  #readSoon = debounced(() => this.#readHovered(), WAIT);
 
   /**
    * @param {object} parts
@@ -32,7 +30,12 @@ export class Large {
    * @param {() => void} parts.onReveal as for `ShapeGuess`
    */
   constructor({ root, address, work, guessing, onReveal }) {
-    Object.assign(this, { address, work, guessing });
+    Object.assign(this, { address, guessing });
+    this.questions = {
+      picture: new Question(work, "Looking at an array"),
+      hovered: new Question(work, "Reading a row"),
+      chosen: new Question(work, "Reading the row of a number"),
+    };
     this.title = element("h2", {});
     this.about = element("p", { className: "faint" });
     this.matrix = new Matrix({
@@ -70,39 +73,39 @@ export class Large {
   }
 
   async #read() {
-    const { text, changes, head, cell } = this.state;
+    const { state, pass } = this;
+    const { text, changes, head, cell } = state;
     const { name, n_heads } = this.array;
     const which = { text, name, changes, head: n_heads === null ? null : (cell?.[1] ?? head) };
-    const asked = JSON.stringify(which) + this.pass.model;
-    if (asked !== this.#asked) {
-      this.#asked = asked;
-      this.#forget();
-      const request = { kind: "array", ...which, n_most: N_MOST };
-      this.#job = this.work.run("Looking at an array", (signal) => lastAnswer(request, signal), QUIET);
-      const picture = await this.#job.done;
-      if (asked !== this.#asked) return;
-      if (!picture) this.#asked = null;
-      else this.#draw({ ...picture, which });
-    }
-    if (this.#picture) this.#mark();
+    const asked = JSON.stringify([which, pass.model]);
+    if (asked !== this.#asked) this.#forget();
+    this.#asked = asked;
+    const [picture] = (await this.questions.picture.ask({ kind: "array", ...which, n_most: N_MOST }, pass.model)) ?? [];
+    if (state !== this.state) return;
+    this.body.hidden = !picture;
+    if (!picture) return;
+    if (picture !== this.#picture) this.#draw(picture, which);
+    this.#mark();
   }
 
+  /** Takes the numbers of another array away; where they were, stays empty until those of this one come. */
   #forget() {
-    this.#job?.stop();
-    this.#rowJob?.stop();
+    this.questions.hovered.stop();
+    this.questions.chosen.stop();
     this.#readSoon.cancel();
     this.#rows.clear();
     this.#picture = this.#hovered = null;
-    this.box.classList.add("is-old");
+    this.body.setAttribute("aria-busy", "true");
     this.readout.replaceChildren();
   }
 
-  #draw(picture) {
+  #draw(picture, which) {
     this.#picture = picture;
-    this.box.classList.remove("is-old");
+    this.#which = which;
+    this.body.removeAttribute("aria-busy");
     this.#zoom = 1;
     const { name, shape, axes, n_heads } = this.array;
-    const { low, high, is_signed, step, which } = picture;
+    const { low, high, is_signed, step } = picture;
     const head = n_heads === null ? "" : `, of which the picture shows head ${which.head}`;
     const thinned = step.some((n) => n > 1)
       ? ` Derived: a cell stands for ${step.join(" × ")} numbers, and has the one farthest from 0.` : "";
@@ -144,26 +147,29 @@ export class Large {
   }
 
   #hover(row, column) {
-    if (!this.#picture) return; // that of another array is still there
+    if (!this.#picture) return;
     this.#hovered = [row, column];
     this.#say();
     if (this.#rows.has(row)) this.#readSoon.cancel();
     else this.#readSoon();
   }
 
-  /** Asks for the exact numbers of the hovered row. */
-  async #readRow() {
+  async #readHovered() {
     const [row] = this.#hovered;
-    const { which, step } = this.#picture;
-    const asked = this.#asked;
-    this.#rowJob?.stop();
-    const request = { kind: "row", ...which, row: row * step[0] };
-    this.#rowJob = this.work.run("Reading a row", (signal) => lastAnswer(request, signal), QUIET);
-    const answer = await this.#rowJob.done;
-    if (!answer || asked !== this.#asked) return;
-    this.#rows.set(row, answer.values);
+    const isRead = await this.#readRow(row, this.questions.hovered);
+    if (isRead && this.#hovered?.[0] === row) this.#say();
+  }
+
+  /** Reads the exact numbers of a row of the picture, and says whether they have come. */
+  async #readRow(row, question) {
+    if (this.#rows.has(row)) return true;
+    const picture = this.#picture;
+    const request = { kind: "row", ...this.#which, row: row * picture.step[0] };
+    const [found] = (await question.ask(request, this.pass.model)) ?? [];
+    if (!found || picture !== this.#picture) return false;
+    this.#rows.set(row, found.values);
     if (this.#rows.size > N_ROWS) this.#rows.delete(this.#rows.keys().next().value);
-    if (this.#hovered?.[0] === row) this.#say();
+    return true;
   }
 
   /** Says which number is under the cursor. */
@@ -188,20 +194,23 @@ export class Large {
 
   /** The index in the array of a cell of the picture: of the number farthest from 0, if it stands for several. */
   #index(row, column) {
-    const { step, which } = this.#picture;
+    const { step } = this.#picture;
     const { shape } = this.array;
     const first = column * step[1];
-    const size = (value) => (value === null ? -1 : Math.abs(value));
+    const size = (value) => (typeof value === "number" ? Math.abs(value) : -1); // what is not finite, is not shown
     const group = this.#rows.get(row)?.slice(first, first + step[1]) ?? [];
     const i = group.reduce((best, value, k) => (size(value) > size(group[best]) ? k : best), 0);
-    const batch = { 3: [0], 4: [0, which.head] }[shape.length] ?? [];
+    const batch = { 3: [0], 4: [0, this.#which.head] }[shape.length] ?? [];
     return [...batch, ...(shape.length > 1 ? [row * step[0]] : []), first + i];
   }
 
-  #choose(row, column) {
-    if (!this.#picture) return;
+  async #choose(row, column) {
+    const picture = this.#picture;
+    if (!picture) return;
+    const isSeveral = picture.step[1] > 1; // numbers, of which the cell shows one
+    if (isSeveral && !(await this.#readRow(row, this.questions.chosen))) return;
     const cell = this.#index(row, column);
-    const { row_labels } = this.#picture;
+    const { row_labels } = picture;
     const head = this.array.n_heads === this.pass.n_head ? { head: cell[1] } : {};
     this.address.go({ name: this.array.name, cell, ...head, ...(row_labels ? { token: cell.at(-2) } : {}) });
   }

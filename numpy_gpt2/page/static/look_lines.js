@@ -1,24 +1,22 @@
 /** The part "lines" of the view "Look inside": a pass statement by statement, with the real value of each. */
 
-import { answer, lastAnswer } from "./answers.js";
+import { lastAnswer } from "./answers.js";
 import { Cell } from "./cell.js";
 import { element } from "./dom.js";
 import { Large } from "./large.js";
+import { general, inLayer, isInBlock, partOf } from "./names.js";
 import { Overview } from "./overview.js";
+import { Question } from "./question.js";
 import { Source } from "./source.js";
-import { QUIET } from "./work.js";
 
 const SMALL = 44; // rows and columns of a small picture
 const STEPS = { p: -1, n: 1 }; // keys
 
 export class Lines {
-  #asked = null; // which statements were asked for
-  #job = null;
-  #smallJob = null;
-  #drawn = null; // which small pictures are drawn, or are going to be
-  #functions = new Map(); // by file and name
+  #lines = null; // the answer that is shown
+  #functions = new Map(); // by name
   #arrays = []; // of the pass: before the blocks, in one of them, and after them
-  #small = new Map(); // small pictures, by what was asked
+  #small = new Map(); // small pictures, by name and head
 
   /**
    * @param {object} parts
@@ -29,7 +27,11 @@ export class Lines {
    */
   constructor(parts) {
     Object.assign(this, parts);
-    const { root } = parts;
+    const { root, work } = parts;
+    this.questions = {
+      lines: new Question(work, "Reading the statements"),
+      small: new Question(work, "Drawing the arrays"),
+    };
     const button = (key, text) => element("button", { type: "button", onclick: () => this.#step(STEPS[key]) },
       text, " ", element("kbd", {}, key.toUpperCase()));
     this.buttons = { p: button("p", "Previous"), n: button("n", "Next") };
@@ -44,47 +46,48 @@ export class Lines {
     this.cell = new Cell({ ...parts, root: side });
     root.tabIndex = -1; // a click into the part gives it the keys
     root.addEventListener("keydown", (event) => this.#onKey(event));
-    this.guessing.addEventListener("change", () => this.state && this.#show());
+    this.guessing.addEventListener("change", () => this.#lines && this.show(this.state, this.pass));
   }
 
   /** Shows the state of the address. */
   async show(state, pass) {
+    const changes = JSON.stringify(state.changes);
+    if (pass !== this.pass || changes !== JSON.stringify(this.state.changes)) this.#clear();
     Object.assign(this, { state, pass });
-    const { text, layer, changes } = state;
-    const asked = JSON.stringify([pass.model, text, layer, changes]);
-    if (asked !== this.#asked) {
-      this.#asked = asked;
-      this.#job?.stop();
-      this.#job = this.work.run("Reading the statements", (signal) => this.#read({ text, layer, changes }, signal), QUIET);
-    }
-    const lines = await this.#job.done;
-    if (asked !== this.#asked || state !== this.state) return;
-    if (!lines) this.#asked = null; // so that it is asked again
+    const request = { kind: "lines", text: state.text, layer: state.layer, changes: state.changes };
+    const lines = await this.questions.lines.ask(request, pass.model);
+    if (state !== this.state) return;
+    if (!lines) this.#clear();
     else {
       this.#take(lines);
       this.#show();
     }
   }
 
-  async #read(request, signal) {
-    const lines = [];
-    for await (const line of answer({ kind: "lines", ...request }, signal)) lines.push(line);
-    return lines;
+  /** Forgets the numbers of another text, of another model or without the changes. */
+  #clear() {
+    this.#lines = null;
+    this.#arrays = [];
+    this.#small.clear();
+    this.questions.small.stop();
+    this.#hide(true);
+  }
+
+  #hide(isHidden) {
+    for (const each of this.root.children) each.hidden = isHidden;
   }
 
   #take(lines) {
-    if (lines === this.lines) return;
-    this.lines = lines;
+    if (lines === this.#lines) return;
+    this.#lines = lines;
     this.#arrays = lines.filter((line) => "name" in line);
     this.#functions = new Map(lines.filter((line) => !("name" in line)).map((line) => [line.function, line]));
   }
 
   #show() {
-    const { layer, name } = this.state;
-    const here = name.replace(/^h\d+/, `h${layer}`);
-    const at = this.#arrays.find((array) => array.name === here || array.also === here) ?? this.#arrays[0];
-    this.at = at;
+    const { at } = this;
     const state = { ...this.state, name: at.name, cell: fits(this.state.cell, at.shape) ? this.state.cell : null };
+    this.#hide(false);
     this.overview.show(state, this.pass, this.#arrays, at.name);
     const call = callOf(at, this.#arrays);
     this.source.show(this.#functions.get(at.function) ?? unknown(at), call, at, this.#arrays);
@@ -96,6 +99,13 @@ export class Lines {
     this.#drawSmall(call);
   }
 
+  /** The array where one is, in the block whose lines have come; the first one, if the address names none of them. */
+  get at() {
+    const here = general(this.state.name);
+    const isHere = ({ name, also }) => general(name) === here || (also !== null && general(also) === here);
+    return this.#arrays.find(isHere) ?? this.#arrays[0];
+  }
+
   #showPlace() {
     const n = this.#total;
     const i = this.#place;
@@ -105,21 +115,22 @@ export class Lines {
   }
 
   /** Draws the small pictures of a call, one after another. */
-  async #drawSmall(call) {
+  #drawSmall(call) {
     const { text, changes, head } = this.state;
-    const key = JSON.stringify([this.#asked, head, call]);
-    if (key === this.#drawn) return;
-    this.#drawn = key;
-    this.#smallJob?.stop();
-    const read = async (signal) => {
-      for (const { name, n_heads } of call) {
-        const request = { kind: "array", text, name, changes, head: n_heads === null ? null : head, n_most: SMALL };
-        const key = JSON.stringify(request) + this.pass.model;
-        if (!this.#small.has(key)) this.#small.set(key, await lastAnswer(request, signal));
-        this.source.draw(name, this.#small.get(key));
-      }
-    };
-    this.#smallJob = this.work.run("Drawing the arrays", read, QUIET);
+    const arrays = call.map(({ name, n_heads }) => ({ name, head: n_heads === null ? null : head }));
+    const request = { kind: "array", text, changes, n_most: SMALL, arrays };
+    this.questions.small.ask(request, this.pass.model, (...asked) => this.#readSmall(...asked));
+  }
+
+  async #readSmall({ arrays, ...request }, signal) {
+    for (const array of arrays) {
+      const key = JSON.stringify(array);
+      const picture = this.#small.get(key) ?? await lastAnswer({ ...request, ...array }, signal);
+      signal.throwIfAborted();
+      this.#small.set(key, picture);
+      this.source.draw(array.name, picture);
+    }
+    return true;
   }
 
   #onKey(event) {
@@ -131,7 +142,7 @@ export class Lines {
 
   /** Goes to the next statement of the whole pass (1) or the one before (-1). */
   #step(step) {
-    if (!this.at) return;
+    if (!this.#lines) return;
     const place = this.#place + step;
     if (place < 0 || place >= this.#total) return;
     const { begin, size, n_layer } = this.#sizes;
@@ -140,7 +151,7 @@ export class Lines {
     else if (place >= last) this.#goTo(this.#arrays[place - last + begin + size].name);
     else {
       const layer = Math.floor((place - begin) / size);
-      this.#goTo(this.#arrays[begin + ((place - begin) % size)].name.replace(/^h\d+/, `h${layer}`), layer);
+      this.#goTo(inLayer(this.#arrays[begin + ((place - begin) % size)].name, layer), layer);
     }
   }
 
@@ -150,7 +161,7 @@ export class Lines {
 
   /** How many arrays are before the blocks and in each, and how many blocks there are. */
   get #sizes() {
-    const inside = this.#arrays.filter(({ name }) => /^h\d/.test(name));
+    const inside = this.#arrays.filter(({ name }) => isInBlock(name));
     return { begin: this.#arrays.indexOf(inside[0]), size: inside.length, n_layer: this.pass.n_layer };
   }
 
@@ -191,6 +202,3 @@ function callOf(at, arrays) {
   });
   return call;
 }
-
-/** The part of a block to which an array belongs: `h1/attn` for `h1/attn/q`; none for `h1/x` and outside of the blocks. */
-const partOf = (name) => /^h\d+\/(?!x$)\w+/.exec(name)?.[0] ?? "";

@@ -2,6 +2,7 @@
 
 import { element, number } from "./dom.js";
 import { Matrix } from "./matrix.js";
+import { blockOf, partOf } from "./names.js";
 
 const SIZE = { width: 132, height: 44 }; // of a small picture, at most, in CSS pixels
 
@@ -84,7 +85,8 @@ export class Source {
     const before = call.findLast((array) => array.line < line) ?? arrays[0];
     const after = call.find((array) => array.line >= line) ?? arrays.at(-1);
     const between = arrays.slice(arrays.indexOf(before), arrays.indexOf(after) + 1);
-    const part = partOf(call[0].name);
+    const { name } = call[0];
+    const part = partOf(name) || blockOf(name); // a call in a part leads to arrays of this part
     return text.split(/\b([A-Za-z_]\w*)(?=\()/).map((piece) => {
       const target = between.find((array) => array.function === piece && array.name.startsWith(part) && !call.includes(array));
       if (!target) return piece;
@@ -124,9 +126,6 @@ export class Source {
     card.matrix.element.hidden = isCovered || !card.isDrawn;
   }
 }
-
-/** The part of the model to whose arrays a call in it may lead: `h1/attn/` for what `h1/attn/q` needs; all for a block. */
-const partOf = (name) => /^h\d+\/\w+\//.exec(name)?.[0] ?? /^h\d+/.exec(name)?.[0] ?? "";
 
 function folded(lines, first) {
   const [title, ...rest] = lines;
