@@ -19,7 +19,7 @@ export class Cell {
     this.address = address;
     this.question = new Question(work, "Explaining a number");
     this.body = element("div", {});
-    this.element = element("section", { className: "one-number", "aria-label": "One number" },
+    this.element = element("section", { className: "one-number", tabIndex: -1, "aria-label": "One number" },
       element("h2", {}, "One number"), this.body);
     root.append(this.element);
   }
@@ -45,15 +45,17 @@ export class Cell {
   }
 
   #fill(found, ...content) {
+    const hadFocus = this.body.contains(document.activeElement);
     this.#found = found;
     this.body.replaceChildren(...content);
+    if (hadFocus) this.element.focus();
   }
 
   #explained({ name, index, value, source, file, line, formula, numbers, note }) {
     const steps = numbers.map((each) => element("li", {}, ...this.#number(each)));
     return [
       element("p", { className: "one-value" }, element("code", {}, indexed(name, index)), " = ",
-        element("strong", { className: "number", title: String(value) }, number(value, 6))),
+        element("strong", { className: "number", title: exact(value) }, number(value, 6))),
       element("p", {}, element("code", {}, source), " ", element("span", { className: "faint" }, `${file}, line ${line}`)),
       ...(formula ? [element("p", { className: "formula" }, formula)] : []),
       element("ol", { className: "operands" }, ...steps),
@@ -62,7 +64,7 @@ export class Cell {
   }
 
   #number({ text, value, name, index, n_terms, terms, rest }) {
-    const shown = element("span", { className: "number", title: String(value) }, number(value, 6));
+    const shown = element("span", { className: "number", title: exact(value) }, number(value, 6));
     const head = [element("span", { className: "operand-text" }, text), " = ", shown, ...this.#where(name, index)];
     if (!terms.length) return head;
     const items = terms.map((term) => element("li", {}, ...this.#term(term)));
@@ -113,5 +115,8 @@ function placeOf(name, index) {
 
 /** Whether a name is that of an array of the pass, not of a parameter, which has no picture. */
 const isOfPass = (name) => name !== "" && !/(^|\/)(w|b|g|wte|wpe)$/.test(name);
+
+/** All digits of a number. */
+const exact = (value) => (typeof value === "number" ? String(value) : number(value));
 
 const indexed = (name, index) => `${name}[${index.join(", ")}]`;

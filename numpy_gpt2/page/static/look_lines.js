@@ -60,8 +60,17 @@ export class Lines {
     if (!lines) this.#clear();
     else {
       this.#take(lines);
-      this.#show();
+      this.#keepingFocus(() => this.#show());
     }
+  }
+
+  /** Does something after which the focus, if it was in this part, is there still: its keys go on working. */
+  #keepingFocus(action) {
+    const had = this.root.contains(document.activeElement);
+    action();
+    const { activeElement } = document;
+    const isThere = this.root.contains(activeElement) && activeElement.checkVisibility() && !activeElement.matches(":disabled");
+    if (had && !isThere) this.root.focus();
   }
 
   /** Forgets the numbers of another text, of another model or without the changes. */

@@ -32,6 +32,7 @@ export class Source {
    * @param {object[]} arrays of the whole pass, in order
    */
   show(code, call, at, arrays) {
+    const hadFocus = this.element.contains(document.activeElement);
     const key = JSON.stringify([code.function, code.first, call]);
     if (key !== this.#shown) {
       this.#shown = key;
@@ -40,6 +41,7 @@ export class Source {
     for (const { row, line } of this.rows) row.classList.toggle("is-current", line === at.line);
     for (const [name, card] of this.#cards) this.#update(name, card, name === at.name);
     for (const { link, target } of this.links) link.href = this.address.link({ name: target, cell: null });
+    if (hadFocus && !this.element.contains(document.activeElement)) this.#cards.get(at.name)?.link.focus();
   }
 
   /** Draws the small picture of an array. */
@@ -97,17 +99,18 @@ export class Source {
   }
 
   #card(array) {
-    const { name, also, axes, low, high, mean, n_infinite, is_patched } = array;
+    const { name, also, axes, low, high, mean, n_infinite, n_other, is_patched } = array;
     const matrix = new Matrix({ label: `Picture of ${name}` });
     const shape = element("span", { className: "shape" });
     const derived = element("span", { className: "tag", hidden: true, title: "The picture is thinned: a cell stands for several numbers" }, "derived");
     const range = low === null ? "no finite number" : `${number(low)} to ${number(high)}, mean ${number(mean)}`;
-    const infinite = n_infinite ? `, ${n_infinite.toLocaleString("en")} × −∞` : "";
+    const count = (n, what) => (n ? `, ${n.toLocaleString("en")} × ${what}` : "");
+    const others = count(n_infinite, "−∞") + count(n_other, "NaN or ∞");
     const link = element("a", { className: "value" },
       element("span", { className: "value-name" }, element("code", {}, name), ...(also ? [" = ", element("code", {}, also)] : []),
         ...(is_patched ? [element("span", { className: "tag" }, "changed")] : [])),
       shape,
-      element("span", { className: "value-range faint" }, range + infinite),
+      element("span", { className: "value-range faint" }, range + others),
       matrix.element, derived);
     this.#cards.set(name, { link, matrix, derived, shape, isDrawn: false, shapeText: `[${array.shape.join(", ")}] ${axes}` });
     return link;
