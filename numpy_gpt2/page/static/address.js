@@ -7,7 +7,9 @@ export const PARTS = ["lines", "attention", "layers", "origin", "steps", "experi
 
 const WAIT = 200; // milliseconds: browsers refuse to change the address many times a second
 const LONGEST = 20_000; // characters of a text: only its newest tokens can be looked at
-const HOW = ["zero", "scale", "put"];
+const MOST_CHANGES = 32;
+const MOST_FACTOR = 1000;
+const NAME = /^\w+(\/\w+){0,4}$/; // of an array
 const DEFAULTS = {
   view: "write", part: "lines", text: null, model: "", token: null, layer: 0, head: 0, name: "", cell: null, changes: [],
 };
@@ -95,7 +97,7 @@ function read(hash, last) {
     token: whole(fields.get("token")),
     layer: whole(fields.get("layer")) ?? DEFAULTS.layer,
     head: whole(fields.get("head")) ?? DEFAULTS.head,
-    name: /^\w+(\/\w+){0,4}$/.test(name) ? name : "",
+    name: NAME.test(name) ? name : "",
     cell: /^\d{1,6}(,\d{1,6}){0,3}$/.test(fields.get("cell")) ? fields.get("cell").split(",").map(Number) : null,
     changes: changesIn(fields.get("changes")),
   };
@@ -106,8 +108,20 @@ const whole = (digits) => (/^\d{1,6}$/.test(digits ?? "") ? Number(digits) : nul
 function changesIn(json) {
   try {
     const changes = JSON.parse(json ?? "[]");
-    return changes.every((change) => typeof change.name === "string" && HOW.includes(change.how)) ? changes : [];
+    return changes.length <= MOST_CHANGES && changes.every(isChange) ? changes : [];
   } catch {
     return [];
   }
+}
+
+const GIVEN = { // what a change has, beside where it is made
+  zero: () => true,
+  scale: ({ factor }) => typeof factor === "number" && Math.abs(factor) <= MOST_FACTOR,
+  put: ({ text }) => typeof text === "string",
+};
+
+/** Whether something has the form of a change; whether the model has such an array, only the answers say. */
+function isChange({ name, how, head, position, ...given }) {
+  const isPlace = (i) => i === undefined || (Number.isInteger(i) && i >= 0);
+  return typeof name === "string" && NAME.test(name) && Object.hasOwn(GIVEN, how) && GIVEN[how](given) && isPlace(head) && isPlace(position);
 }

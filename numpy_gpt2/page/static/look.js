@@ -57,6 +57,7 @@ export class Look {
     byId("look-guess").checked = this.guessing.isOn;
     byId("look-guess").addEventListener("change", ({ target }) => (this.guessing.isOn = target.checked));
     this.guessing.addEventListener("change", () => this.#showScore());
+    this.work.addEventListener("refused", ({ error }) => this.#showRefusal(error));
     for (const name of ["layer", "head"]) {
       const picker = byId(`look-${name}`);
       picker.addEventListener("change", () => this.address.go({ [name]: Number(picker.value), cell: null }));
@@ -198,14 +199,23 @@ export class Look {
       button(`Stay with ${this.models.name}`, () => this.address.go({ model: this.models.name }, { replace: true })));
   }
 
-  /** Says that the pass is not the model's own. */
-  #showChanges(changes) {
+  /** Says that the pass is not to be the model's own; whether it can have the changes, the answers show. */
+  #showChanges(changes, refusal = "") {
     const notice = byId("look-changes");
     notice.hidden = !changes.length;
     if (notice.hidden) return;
     const list = changes.map(described).join("; ");
-    const back = element("a", { href: this.address.link({ changes: [] }) }, "Look at the pass without it");
-    notice.replaceChildren(`The pass is computed with ${counted(changes.length, "change")}: ${list}. `, back);
+    const n = counted(changes.length, "change");
+    const back = element("a", { href: this.address.link({ changes: [] }) },
+      `Look at the pass without ${changes.length === 1 ? "it" : "them"}`);
+    notice.replaceChildren(refusal ? `There is no pass with ${n} (${list}): ${refusal} ` : `A pass with ${n}: ${list}. `, back);
+  }
+
+  /** Says so if the pass could not be computed with the changes of the address. */
+  #showRefusal({ message, request, model }) {
+    const { view, changes } = this.address.state;
+    const isAbout = view === "look" && JSON.stringify(request.changes) === JSON.stringify(changes);
+    if (isAbout && !model) this.#showChanges(changes, message);
   }
 }
 
