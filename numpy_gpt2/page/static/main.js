@@ -55,14 +55,15 @@ const editor = new Editor();
 const models = new Models({ editor, work });
 const write = new Write({ address, editor, work, models });
 
-// The link to the other view carries the text as it is when somebody is about to follow the link.
-function carryText() {
-  if (address.state.view === "look") return;
+// The link to the view "Look inside" is made when somebody is about to follow it: it leads to the text as it is then or,
+// from the view itself, to where one is.
+function linkToLook() {
   const { text } = editor;
-  byId("to-look").href = address.link({ view: "look", text, model: models.name, token: null, cell: null, changes: [] });
+  const toText = { view: "look", text, model: models.name, token: null, cell: null, changes: [] };
+  byId("to-look").href = address.link(address.state.view === "look" ? {} : toText);
 }
 
-for (const event of ["pointerenter", "pointerdown", "focus"]) byId("to-look").addEventListener(event, carryText);
+for (const event of ["pointerenter", "pointerdown", "focus"]) byId("to-look").addEventListener(event, linkToLook);
 
 const opened = write.start();
 new Look({ address, editor, work, models, opened });
