@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -308,6 +308,41 @@ def test_a_change_in_the_address_changes_the_pass_and_is_said(look: Any, tiny: G
     expect_state(page, changes=None)
 
 
+def test_changes_that_the_model_refuses_are_not_announced_as_made(look: Any, page: Any) -> None:
+    refused = [{"name": "h9/attn", "how": "zero"}]
+    page.goto(f"{page.url.partition('#')[0]}#look?{urlencode({'text': TEXT, 'changes': json.dumps(refused)})}")
+    notice = page.locator("#look-changes")
+    expect(notice).to_contain_text("There is no pass with 1 change (h9/attn: zero): ")
+    expect(page.locator(".lines-columns")).to_be_hidden()
+    malformed: list[dict[str, object]] = [
+        {"name": "h1/attn", "how": "scale"},
+        {"name": "h1/attn", "how": "scale", "factor": 1e9},
+        {"name": "h1/attn", "how": "put", "text": 1},
+        {"name": "h1/attn", "how": "zero", "head": -1},
+        {"name": "h1/attn", "how": "zero", "position": 1.5},
+        {"name": "<b>", "how": "zero"},
+        {"how": "zero"},
+        {"name": "h1/attn", "how": "toString"},
+    ]
+    for change in malformed:
+        look(changes=json.dumps([change]))
+        expect(notice).to_be_hidden()
+
+
+def test_what_is_not_finite_is_named(look: Any, served: Served) -> None:
+    answer = served.answers.answer
+
+    def broken(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for line in answer(request):
+            yield {**line, "n_infinite": 2, "n_other": 1_000} if line.get("name") == "h1/attn/q" else line
+
+    served.answers.answer = broken  # type: ignore[method-assign]
+    page = look(layer=1, name="h1/attn/q")
+    expect(page.locator(".value[aria-current] .value-range")).to_contain_text(", 2 × −∞, 1,000 × NaN or ∞")
+    program = """async (values) => { const { number } = await import("./dom.js"); return values.map((value) => number(value)); }"""
+    assert page.evaluate(program, [None, "inf", "nan", -0.5]) == ["−∞", "∞", "NaN", "−0.5"]
+
+
 def test_shapes_are_covered_until_they_are_guessed(look: Any) -> None:
     page = look(layer=1, name="h1/attn/q")
     page.get_by_label("Guess the shapes").check()
@@ -533,6 +568,25 @@ def test_all_by_keyboard_alone(look: Any, whole: Trace) -> None:
     tab_to(page.get_by_label("One number").get_by_role("link").first)
     page.keyboard.press("Enter")
     expect(page.locator(".one-value")).to_contain_text("h1/mlp/c_fc[0, 2, 2]")
+
+
+@pytest.mark.parametrize("start", [".value[aria-current]", ".one-number a", ".large-box .matrix"])
+def test_the_keys_go_on_working_wherever_the_focus_was(look: Any, whole: Trace, start: str) -> None:
+    page = look(layer=1, name="h1/attn/q", cell="0,0,3,1")
+    page.locator(start).first.focus()
+    names = [step.name for step in whole.steps]
+    first = names.index("h1/attn/q")
+    for name in names[first + 1 : first + 10]:
+        page.keyboard.press("n")
+        expect(page.locator(".stepper code")).to_have_text(name)
+        expect(page.locator(".source .value:focus" if start.startswith(".value") else ".part-lines:focus-within")).to_have_count(1)
+
+
+def test_the_link_to_the_view_leads_to_where_one_is(look: Any) -> None:
+    page = look(layer=2, name="h2/attn/q", token=3, head=1)
+    page.get_by_role("link", name="Look inside").click()
+    expect_state(page, layer="2", name="h2/attn/q", token="3", head="1", text=TEXT)
+    assert place(page) == "h2/attn/q"
 
 
 def test_many_tokens_stay_as_they_are_while_the_mouse_moves(look: Any, tiny: GPT2) -> None:

@@ -39,10 +39,12 @@ export function percent(probability) {
   return `${Math.min(99.99, Math.round(1e4 * probability) / 100)} %`;
 }
 
-/** A number of a pass with so many significant digits: `−0.1235`; null stands for minus infinity. Or a truth value. */
+const NOT_FINITE = { null: "−∞", inf: "∞", nan: "NaN" }; // as answers have them
+
+/** A number of a pass with so many significant digits: `−0.1235`, or `−∞`. Or a truth value. */
 export function number(value, digits = 4) {
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (value === null) return "−∞";
+  if (value in NOT_FINITE) return NOT_FINITE[value];
   return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
 }
 
