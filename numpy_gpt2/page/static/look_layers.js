@@ -46,13 +46,14 @@ export class Layers {
     this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
   }
 
-  /** Shows the state of the address. */
-  show(state, pass) {
+  /** Shows the state of the address: one thing after another, since the model computes them one by one anyway. */
+  async show(state, pass) {
     if (pass !== this.pass) this.#clear(pass);
     Object.assign(this, { state, pass });
-    this.#showLens();
-    this.#showNext();
-    this.#showAttribution();
+    for (const show of [() => this.#showLens(), () => this.#showNext(), () => this.#showAttribution()]) {
+      await show();
+      if (state !== this.state) return;
+    }
   }
 
   /** Forgets the numbers of another text or model. */
