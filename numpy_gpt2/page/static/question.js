@@ -23,7 +23,7 @@ export class Question {
    * Asks, unless the same was asked last.
    * @param {object} request
    * @param {string} model the one that answers
-   * @param {(request: object, signal: AbortSignal) => Promise} [read] what is made of the answer; by default, its lines
+   * @param {(request: object, signal: AbortSignal, report: (share: number) => void) => Promise} [read] what is made of the answer; by default, its lines
    * @returns {Promise} what `read` gave; undefined if it did not end well, or something else was asked meanwhile
    */
   async ask(request, model, read = linesOf) {
@@ -33,7 +33,7 @@ export class Question {
       this.stop();
       this.#key = key;
       this.#isRunning = true;
-      this.#job = this.work.run(this.what, (signal) => later(wait, signal, () => read(request, signal)), QUIET);
+      this.#job = this.work.run(this.what, (signal, report) => later(wait, signal, () => read(request, signal, report)), QUIET);
     }
     const found = await this.#job.done;
     if (key !== this.#key) return undefined;
