@@ -34,7 +34,7 @@ from .reading import Line
 T = TypeVar("T")
 
 N_KEPT = 2  # recordings, that of a block and that of what is outside: other arrays of the block need no new pass
-BYTES_AT_ONCE = 2**28  # of recorded arrays, where all arrays of two passes are compared
+BYTES_AT_ONCE = 2**29  # of recorded arrays, where all arrays of two passes are compared
 
 OUTSIDE = ["x", "ln_f", "ln_f/*", "logits"]  # arrays outside of the blocks
 

@@ -1,4 +1,4 @@
-"""The parts Attention, Layers and Where from of the view "Look inside" in a real browser, against `tables` and `experiments`."""
+"""Attention, Layers and Where from, parts of the view "Look inside", in a real browser: against `inside`."""
 
 from __future__ import annotations
 
@@ -394,7 +394,8 @@ class TestAllParts:
                 expect(focused).to_have_accessible_name(re.compile("."))
                 assert focused.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
                 reached.append(focused.evaluate_handle("element => element"))
-        program = """(reached) => [...document.querySelectorAll(".part a, .part button, .part input, .part select, .part [tabindex]")]
+        program = """(reached) => [...document.querySelectorAll("a, button, input, select, [tabindex]")]
+            .filter((element) => element.closest(".part"))
             .filter((element) => element.checkVisibility() && element.tabIndex >= 0)
             .filter((element) => !reached.includes(element)).map((element) => element.outerHTML)"""
         assert page.evaluate(program, reached) == []

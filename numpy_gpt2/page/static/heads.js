@@ -91,7 +91,7 @@ export class Heads {
       }
     }
     this.#showBest();
-    this.#arrange();
+    if (this.order.value) this.#arrange();
     return this.#found;
   }
 

@@ -80,13 +80,13 @@ export class Attention {
     root.append(this.large);
   }
 
-  /** Shows the state of the address. */
+  /** Shows the state of the address: one thing after another, since the model computes them one by one anyway. */
   async show(state, pass) {
     if (pass !== this.pass) this.#clear();
     Object.assign(this, { state, pass });
     this.words.show(pass.tokens);
-    this.heads.show(state, pass);
     await this.#read();
+    if (state === this.state) this.heads.show(state, pass);
   }
 
   /** Forgets the numbers of another text or model. */

@@ -46,13 +46,14 @@ export class Layers {
     this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
   }
 
-  /** Shows the state of the address. */
-  show(state, pass) {
+  /** Shows the state of the address: one thing after another, since the model computes them one by one anyway. */
+  async show(state, pass) {
     if (pass !== this.pass) this.#clear(pass);
     Object.assign(this, { state, pass });
-    this.#showLens();
-    this.#showNext();
-    this.#showAttribution();
+    for (const show of [() => this.#showLens(), () => this.#showNext(), () => this.#showAttribution()]) {
+      await show();
+      if (state !== this.state) return;
+    }
   }
 
   /** Forgets the numbers of another text or model. */
@@ -69,7 +70,8 @@ export class Layers {
 
   async #showLens() {
     const { state, pass } = this;
-    const layers = await this.questions.lens.ask({ kind: "lens", text: state.text, changes: state.changes }, pass.model);
+    const request = { kind: "lens", text: state.text, changes: state.changes };
+    const layers = await this.questions.lens.ask(request, pass.model, layersOf(pass.n_layer + 1));
     if (state !== this.state) return;
     this.norms.hidden = !layers;
     if (!layers) {
@@ -135,6 +137,13 @@ export class Layers {
     this.#markChoice();
   }
 }
+
+/** Reads n lines, and says how many are there: in a large model, each may take seconds. */
+const layersOf = (n) => async (request, signal, report) => {
+  const lines = [];
+  for await (const line of answer(request, signal)) report(lines.push(line) / n);
+  return lines;
+};
 
 /** The likeliest tokens after a position: an experiment says them before it goes on to what else has changed. */
 async function distribution(request, signal) {

@@ -73,7 +73,7 @@ export class Origin {
     if (found) this.#show(found);
   }
 
-  #show(found) {
+  async #show(found) {
     const { state, pass, address } = this;
     const { position, probability, rank, logit, token } = found;
     const cell = [0, position, token.id];
@@ -84,8 +84,8 @@ export class Origin {
     this.notice.replaceChildren(...[unchanged(state.changes)].filter(Boolean));
     const terms = termsOf(found).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
     this.#showTerms(terms, found);
-    this.#showHead(terms.filter(({ isHead }) => isHead).reduce((a, b) => (b.value > a.value ? b : a)), position);
-    this.cell.show({ ...state, name: "logits", cell }, pass);
+    await this.#showHead(terms.filter(({ isHead }) => isHead).reduce((a, b) => (b.value > a.value ? b : a)), position);
+    if (state === this.state) this.cell.show({ ...state, name: "logits", cell }, pass);
   }
 
   #showTerms(terms, { total, logit }) {

@@ -23,7 +23,8 @@ export class Question {
    * Asks, unless the same was asked last.
    * @param {object} request
    * @param {string} model the one that is to answer: another one, which somebody has loaded elsewhere, refuses
-   * @param {(request: object, signal: AbortSignal) => Promise} [read] what is made of the answer; by default, its lines
+   * @param {(request: object, signal: AbortSignal, report: (share: number) => void) => Promise} [read] what is made of the
+   *   answer; by default, its lines
    * @returns {Promise} what `read` gave; undefined if it did not end well, or something else was asked meanwhile
    */
   async ask(request, model, read = linesOf) {
@@ -34,7 +35,8 @@ export class Question {
       this.stop();
       this.#key = key;
       this.#isRunning = true;
-      this.#job = this.work.run(this.what, (signal) => later(wait, signal, () => read(asked, signal)), QUIET);
+      const task = (signal, report) => later(wait, signal, () => read(asked, signal, report));
+      this.#job = this.work.run(this.what, task, QUIET);
     }
     const job = this.#job;
     const found = await job.done;
