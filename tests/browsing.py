@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -41,6 +42,21 @@ class Served:
         self.lines.clear()
         self.ended.clear()
         self._watched = kind
+
+    def hold(self, kind: str, n_lines: int = 0, **fields: object) -> threading.Event:
+        """Holds back the answers to a kind of request, with these fields, after so many lines, until the event is set."""
+        may_go, answer = threading.Event(), self.answers.answer
+
+        def held(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            is_held = {"kind": kind, **fields}.items() <= request.items()
+            with closing(answer(request)) as lines:  # type: ignore[type-var]
+                yield from itertools.islice(lines, n_lines if is_held else None)
+                if is_held:
+                    assert may_go.wait(PATIENCE / 1000)
+                    yield from lines
+
+        self.answers.answer = held  # type: ignore[method-assign]
+        return may_go
 
     def answer(self, request: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         self.requests.append(request)

@@ -204,6 +204,24 @@ def test_another_locked_token_keeps_the_map(page: Any, served: Served) -> None:
     expect(page.get_by_title("logits: ")).to_be_visible()
 
 
+def test_a_map_that_was_stopped_half_way_is_not_shown_nor_taken_for_the_older_one(page: Any, served: Served) -> None:
+    half = [{"name": "h1/mlp", "how": "scale", "factor": 0.5}]
+    none = [{"name": "h0/mlp", "how": "zero"}]
+    look(page, "experiments", changes=half)
+    settle(page)
+    expect(page.get_by_title("h1/mlp/c_proj: ")).to_have_text("0.5")
+    may_go = served.hold("experiment", 7, changes=none)
+    look(page, "experiments", changes=none)
+    expect(page.locator(".moved td[title]")).to_have_count(5)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("region", name="What moved")).to_be_hidden()
+    may_go.set()
+    page.go_back()
+    expect(page.get_by_title("h1/mlp/c_proj: ")).to_have_text("0.5")
+    expect(page.get_by_title("h0/mlp/c_proj: ")).to_have_count(0)
+    expect(page.get_by_title("logits: ")).to_be_visible()
+
+
 @pytest.mark.parametrize("token", [6, 3])
 def test_the_lines_of_python_give_the_same(page: Any, token: int) -> None:
     changes = [*HEAD, {"name": "h2", "how": "put", "text": MAN, "position": 2}]
