@@ -3,7 +3,7 @@
 import { element, named, number, percent } from "./dom.js";
 import { Matrix } from "./matrix.js";
 import { signedPicture } from "./shades.js";
-import { DERIVED, signed, sum, unchanged } from "./terms.js";
+import { DERIVED, signed, sum } from "./terms.js";
 
 const ROOM = 300; // CSS pixels that the picture of the heads should fill
 const [SMALLEST, LARGEST] = [12, 36]; // CSS pixels of a cell
@@ -26,9 +26,8 @@ export class Attribution {
     });
     this.readout = element("p", { className: "readout", "aria-live": "polite" });
     this.table = element("tbody", {});
-    this.notice = element("div", {});
     const columns = ["Layer", "All heads", "Bias", "MLP"];
-    this.body = element("div", { className: "attribution-body", hidden: true }, this.notice, this.about, this.total,
+    this.body = element("div", { className: "attribution-body", hidden: true }, this.about, this.total,
       element("p", { className: "faint" }, DERIVED),
       element("div", { className: "attribution" },
         element("figure", {}, element("figcaption", { className: "faint" },
@@ -48,9 +47,8 @@ export class Attribution {
    * @param {object} state of the address
    * @param {object} pass
    */
-  show(found, { layer, head, changes }, { tokens }) {
+  show(found, { layer, head }, { tokens }) {
     if (found !== this.#shown) this.#draw(found, tokens);
-    this.notice.replaceChildren(...[unchanged(changes)].filter(Boolean));
     this.matrix.mark(layer, head);
     this.#say(layer, head);
   }

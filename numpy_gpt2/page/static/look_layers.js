@@ -127,7 +127,7 @@ export class Layers {
   async #showAttribution() {
     const { state, pass } = this;
     this.#explained = this.#chosen;
-    const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen };
+    const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen, changes: state.changes };
     const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
     if (state !== this.state) return;
     this.attribution.body.hidden = !found;

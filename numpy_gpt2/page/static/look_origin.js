@@ -3,7 +3,7 @@
 import { Cell } from "./cell.js";
 import { counted, element, named, number, percent } from "./dom.js";
 import { Question } from "./question.js";
-import { DERIVED, bar, signed, sum, termsOf, unchanged } from "./terms.js";
+import { DERIVED, bar, signed, sum, termsOf } from "./terms.js";
 import { Words, largest } from "./words.js";
 
 const N_TERMS = 10; // largest ones that are shown
@@ -24,7 +24,6 @@ export class Origin {
     };
     this.none = element("p", { className: "card", hidden: true });
     this.about = element("p", { className: "origin-about" });
-    this.notice = element("div", {});
     this.terms = element("tbody", {});
     this.total = element("p", {});
     this.headTitle = element("h2", {});
@@ -38,7 +37,7 @@ export class Origin {
       this.headTitle, this.words.element, this.headAbout);
     const chain = element("div", { className: "origin-columns" },
       element("section", { className: "card", "aria-label": "What added to the logit" },
-        element("h2", {}, "2. What added to its logit"), this.notice,
+        element("h2", {}, "2. What added to its logit"),
         element("table", { className: "numbers bars" },
           element("caption", { className: "unseen" }, "The parts of the model that added most, the largest first"),
           element("thead", {}, element("tr", {}, ...columns, element("td", {}))), this.terms),
@@ -56,7 +55,7 @@ export class Origin {
   async show(state, pass) {
     if (pass !== this.pass) this.body.hidden = true; // its numbers are those of another text or model
     Object.assign(this, { state, pass });
-    const { text, token } = state;
+    const { text, token, changes } = state;
     this.none.hidden = token > 0;
     if (token === 0) {
       this.questions.attribution.stop();
@@ -66,7 +65,7 @@ export class Origin {
         : " is the first token of the text: nothing comes before it, so that no prediction led to it. Lock another one.");
       return;
     }
-    const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id };
+    const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id, changes };
     const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
     if (state !== this.state) return;
     this.body.hidden = !found;
@@ -81,7 +80,6 @@ export class Origin {
     this.about.replaceChildren(this.#word(position + 1), ` (token ${position + 1}) was predicted after `, this.#word(position),
       ` (token ${position}): ${percent(probability)}, rank ${rank.toLocaleString("en")} of ${counted(pass.n_vocab, "token")}. Its logit is `,
       element("strong", { className: "number" }, number(logit, 6)), ": ", lines, ".");
-    this.notice.replaceChildren(...[unchanged(state.changes)].filter(Boolean));
     const terms = termsOf(found).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
     this.#showTerms(terms, found);
     await this.#showHead(terms.filter(({ isHead }) => isHead).reduce((a, b) => (b.value > a.value ? b : a)), position);
