@@ -275,8 +275,11 @@ class TestLayers:
     def test_terms_sum_to_the_logit_of_a_chosen_token(self, look: Any, tiny: GPT2, ids: list[int]) -> None:
         page = look("layers", token=7, layer=2, head=1)
         card = page.get_by_role("region", name="Direct logit attribution")
-        page.get_by_role("region", name="The next token").get_by_role("button").nth(3).click()
+        choice = page.get_by_role("region", name="The next token").get_by_role("button").nth(3)
+        choice.press("Enter")
         settle(page)
+        expect(choice).to_have_attribute("aria-pressed", "true")
+        expect(choice).to_be_focused()
         chosen = int(np.argsort(-tiny.logits(TEXT)[7], kind="stable")[3])
         assert state(page)["cell"] == f"0,7,{chosen}"
         page.reload()

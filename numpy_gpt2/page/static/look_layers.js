@@ -11,6 +11,7 @@ const N = 10; // tokens of the distribution
 
 export class Layers {
   #explained = null; // the token whose logit is looked at; null: the likeliest one, until it is known
+  #tokens = null; // those of the list
 
   /**
    * @param {object} parts
@@ -92,6 +93,14 @@ export class Layers {
     if (state !== this.state) return;
     for (const each of [this.next, this.nextTitle]) each.hidden = !tokens;
     if (!tokens) return;
+    if (tokens !== this.#tokens) this.#drawNext(tokens);
+    this.#markChoice();
+  }
+
+  /** Draws the list for a new answer only: who has chosen a token keeps the focus on it. */
+  #drawNext(tokens) {
+    this.#tokens = tokens;
+    const { pass, state: { token } } = this;
     const likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
     const most = likeliest[0].after;
     this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
@@ -101,15 +110,13 @@ export class Layers {
     if (following && !likeliest.some(({ id }) => id === following.id)) {
       this.next.append(row(this.#choice(following), "follows", ""));
     }
-    this.#markChoice();
   }
 
   #choice({ id, text }) {
-    const choice = element("button", {
+    return element("button", {
       type: "button", className: "small token-text", value: id,
       onclick: () => this.address.go({ name: "logits", cell: [0, this.state.token, id] }),
     }, ...shown(text));
-    return choice;
   }
 
   /** The token of the address, if it names one. */
