@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from browsing import BROWSER, Served, Watched
 import numpy_gpt2
 from numpy_gpt2 import layers
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.inside import experiments, tables
+from numpy_gpt2.inside import experiments, tables, zero
 from numpy_gpt2.inside.recorder import Trace
 from numpy_gpt2.params import Array
 from numpy_gpt2.tokenizer import Tokenizer
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: i
 
 TEXT = "Once upon a time there was a king who had three daughters."
 LONG = f"{TEXT} " * 16  # more than 200 tokens
+NO_MLP = [{"name": "h0/mlp", "how": "zero"}]
 WIDTHS = "[document.documentElement.scrollWidth, window.innerWidth]"
 SHOWN = {  # in each part, what is there when it is complete
     "attention": [".head-picture[aria-pressed=true]", ".best-heads li", ".words .word[aria-selected=true]"],
@@ -208,6 +210,15 @@ class TestAttention:
         expected = tables.unmasked_weights(tiny, TEXT, 3)[1]
         assert pixels(card.locator("canvas").nth(1)) == painted(page, expected)
 
+    def test_without_the_mask_has_the_changes_of_the_pass(self, look: Any, tiny: GPT2) -> None:
+        page = look("attention", layer=3, head=1, changes=json.dumps(NO_MLP))
+        page.get_by_label("Without the mask as well").check()
+        card = page.get_by_role("region", name="One head")
+        expect(card).to_contain_text("Derived: without the mask")
+        with numpy_gpt2.patch({"h0/mlp": zero}):
+            expected = tables.unmasked_weights(tiny, TEXT, 3)[1]
+        assert pixels(card.locator("canvas").nth(1)) == painted(page, expected)
+
     def test_a_weight_leads_to_its_arithmetic(self, look: Any, weights: Array) -> None:
         page = look("attention", layer=1, head=0)
         matrix = page.get_by_role("application", name="Layer 1, head 0: weights")
@@ -333,6 +344,29 @@ class TestOrigin:
         assert state(page)["token"] == "8"
         page.get_by_role("link", name="the line that computed it").click()
         assert (state(page)["name"], state(page)["cell"]) == ("logits", f"0,7,{ids[8]}")
+
+    def test_all_is_of_the_pass_with_its_changes(self, look: Any, tiny: GPT2, ids: list[int]) -> None:
+        page = look("origin", token=8, changes=json.dumps(NO_MLP))
+        with numpy_gpt2.patch({"h0/mlp": zero}):
+            logit = tiny.logits(TEXT)[7, ids[8]]
+            weights = tables.attention_weights(tiny, TEXT)
+            found = experiments.attribution(tiny, ids[:8], ids[8])
+        said = page.get_by_role("region", name="The prediction").locator("strong")
+        arithmetic = page.locator(".part:visible .one-value strong")
+        for shown in (said, arithmetic):
+            assert number(str(shown.text_content())) == pytest.approx(logit, rel=1e-5)
+        layer, head = np.unravel_index(np.argmax(found.heads), found.heads.shape)
+        expect(page.get_by_role("heading", name=f"layer {layer}, head {head}")).to_be_visible()
+        assert_shaded(page, weights[layer, head, 7])
+
+    @pytest.mark.parametrize("part", ["layers", "origin"])
+    def test_changes_that_leave_no_such_terms_are_a_sentence_in_the_part(self, look: Any, part: str) -> None:
+        page = look("attention", changes=json.dumps([{"name": "h1/attn", "how": "zero"}]))
+        page.evaluate("(part) => (location.hash = location.hash.replace('attention', part))", part)
+        expect(page.locator(f".part-{part} .refused")).to_contain_text("but the model's value is")
+        page.get_by_role("link", name="without it").click()
+        settle(page)
+        expect(page.locator(f".part-{part} .refused")).to_have_text("")
 
     def test_each_part_leads_to_its_array(self, look: Any, whole: Trace) -> None:
         page = look("origin", token=8)

@@ -1,5 +1,6 @@
 /** Direct logit attribution: what each part of the model adds to the logit of a token. */
 
+import { AnswerError, lastAnswer } from "./answers.js";
 import { element, named, number, percent } from "./dom.js";
 import { Matrix } from "./matrix.js";
 import { signedPicture } from "./shades.js";
@@ -7,6 +8,17 @@ import { DERIVED, signed, sum } from "./terms.js";
 
 const ROOM = 300; // CSS pixels that the picture of the heads should fill
 const [SMALLEST, LARGEST] = [12, 36]; // CSS pixels of a cell
+
+/** The terms of a logit. That the changes of the pass leave no such terms is said in an element as well. */
+export async function readTerms(request, signal, refused) {
+  refused.textContent = "";
+  try {
+    return await lastAnswer(request, signal);
+  } catch (error) {
+    if (error instanceof AnswerError) refused.textContent = error.message;
+    throw error;
+  }
+}
 
 export class Attribution {
   #shown = null; // the answer
@@ -17,6 +29,7 @@ export class Attribution {
    * @param {(layer: number, head: number) => void} options.onChoose a head was chosen
    */
   constructor({ root, onChoose }) {
+    this.refused = element("p", { className: "refused" });
     this.about = element("p", {});
     this.total = element("p", { className: "sum" });
     this.matrix = new Matrix({
@@ -38,7 +51,7 @@ export class Attribution {
           element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
           this.table))));
     root.append(element("section", { className: "card", "aria-label": "Direct logit attribution" },
-      element("h2", {}, "What adds to the logit"), this.body));
+      element("h2", {}, "What adds to the logit"), this.refused, this.body));
   }
 
   /**

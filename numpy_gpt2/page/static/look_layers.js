@@ -1,7 +1,7 @@
 /** The part "layers" of the view "Look inside": what the model would predict after each layer, and what adds to it. */
 
 import { answer } from "./answers.js";
-import { Attribution } from "./attribution.js";
+import { Attribution, readTerms } from "./attribution.js";
 import { element, named, number, percent, shown } from "./dom.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
@@ -134,8 +134,10 @@ export class Layers {
   async #showAttribution() {
     const { state, pass } = this;
     this.#explained = this.#chosen;
-    const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen, changes: state.changes };
-    const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
+    const { text, token: position, changes } = state;
+    const request = { kind: "attribution", text, position, token: this.#chosen, changes };
+    const read = (...asked) => readTerms(...asked, this.attribution.refused);
+    const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.attribution.body.hidden = !found;
     if (!found) return;

@@ -1,5 +1,6 @@
 /** The part "origin" of the view "Look inside": from a token down to the lines that it came from. */
 
+import { readTerms } from "./attribution.js";
 import { Cell } from "./cell.js";
 import { counted, element, named, number, percent } from "./dom.js";
 import { Question } from "./question.js";
@@ -23,6 +24,7 @@ export class Origin {
       row: new Question(work, "Reading where a head looks"),
     };
     this.none = element("p", { className: "card", hidden: true });
+    this.refused = element("p", { className: "refused" });
     this.about = element("p", { className: "origin-about" });
     this.terms = element("tbody", {});
     this.total = element("p", {});
@@ -46,7 +48,7 @@ export class Origin {
     this.body = element("div", { className: "origin", hidden: true },
       element("section", { className: "card", "aria-label": "The prediction" }, element("h2", {}, "1. The prediction"), this.about), chain);
     this.headCard.hidden = true;
-    root.append(this.none, this.body);
+    root.append(this.none, this.refused, this.body);
     this.cell = new Cell({ root: chain.lastChild, address, work });
     this.cell.element.firstChild.textContent = "4. The arithmetic of the logit";
   }
@@ -59,6 +61,7 @@ export class Origin {
     this.none.hidden = token > 0;
     if (token === 0) {
       this.questions.attribution.stop();
+      this.refused.textContent = "";
       this.body.hidden = true;
       this.none.replaceChildren(this.#word(0), pass.n_unseen
         ? " is the first token that the model sees in this pass: what it was predicted from is no longer in its context."
@@ -66,7 +69,8 @@ export class Origin {
       return;
     }
     const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id, changes };
-    const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
+    const read = (...asked) => readTerms(...asked, this.refused);
+    const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.body.hidden = !found;
     if (found) this.#show(found);
