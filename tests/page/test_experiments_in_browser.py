@@ -458,6 +458,24 @@ def test_each_step_leads_to_what_was_inside(page: Any, tiny: GPT2) -> None:
     assert changes_in_address(page) == []
 
 
+def test_a_drawn_token_that_the_text_is_not_read_as_has_no_origin(page: Any, tiny: GPT2, served: Served) -> None:
+    assert tiny.tokenizer
+    served.watch("write")
+    look(page, "steps")
+    write_steps(page, seed=3, top_k=0, temperature=1.5)
+    assert served.ended.wait(PATIENCE / 1000)
+    step_to(page, "First step")
+    text, are_read = WOMAN, []
+    for line in served.lines:
+        text += line["token"]["text"]
+        are_read.append(tiny.tokenizer.encode(text)[-1] == line["token"]["id"])
+        link = page.get_by_role("link", name="Where does the drawn token come from?")
+        expect(link if are_read[-1] else page.get_by_text("is read as other tokens")).to_be_visible()
+        expect(link).to_have_count(int(are_read[-1]))
+        step_to(page, "Next step")
+    assert {*are_read} == {True, False}
+
+
 def test_the_steps_of_a_long_text_begin_where_there_is_room_and_lead_to_just_what_was_read(page: Any) -> None:
     look(page, "steps", LONG.strip())
     n_tokens = page.locator(".look-token").count()
