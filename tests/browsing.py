@@ -43,12 +43,12 @@ class Served:
         self.ended.clear()
         self._watched = kind
 
-    def hold(self, kind: str, n_lines: int = 0, **fields: object) -> threading.Event:
-        """Holds back the answers to a kind of request, with these fields, after so many lines, until the event is set."""
+    def hold(self, n_lines: int = 0, **fields: object) -> threading.Event:
+        """Holds back the answers to requests with these fields, after so many lines, until the event is set."""
         may_go, answer = threading.Event(), self.answers.answer
 
         def held(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-            is_held = {"kind": kind, **fields}.items() <= request.items()
+            is_held = all(request.get(name) == value for name, value in fields.items())
             with closing(answer(request)) as lines:  # type: ignore[type-var]
                 yield from itertools.islice(lines, n_lines if is_held else None)
                 if is_held:
