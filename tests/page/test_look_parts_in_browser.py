@@ -271,6 +271,26 @@ class TestLayers:
         expect(page.locator("#lens-0-0")).to_be_in_viewport()
         expect(page.locator("#lens-0-152")).to_have_count(0)
 
+    def test_a_mark_can_be_seen_in_the_darkest_cell(self, look: Any) -> None:
+        page = look("layers", token=7)
+        page.locator("#theme").click()
+        cell = page.locator(".lens-cell").filter(has=page.locator(".mark")).first
+        cell.evaluate("(cell) => cell.style.setProperty('--weight', 1)")
+        program = """(cell) => {
+            const context = document.createElement("canvas").getContext("2d");
+            const light = (element, property) => {
+                context.globalAlpha = getComputedStyle(element).opacity;
+                context.fillStyle = getComputedStyle(element)[property];
+                context.fillRect(0, 0, 1, 1);
+                const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((x) => x / 255)
+                    .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+            };
+            const paper = light(cell, "backgroundColor");
+            return light(cell.querySelector(".mark"), "color") / paper;
+        }"""
+        assert cell.evaluate(program) >= 4.5
+
     def test_norms_and_the_next_token_are_those_of_the_locked_one(self, look: Any, tiny: GPT2, whole: Trace) -> None:
         page = look("layers", token=5)
         logits = tiny.logits(TEXT)[5].astype(np.float64)
