@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -35,8 +36,6 @@ class Served:
         self.lines: list[dict[str, Any]] = []  # of the requests of one kind, after `watch`
         self.ended = threading.Event()  # a watched answer came to an end, or was stopped
         self._watched = ""
-        self._held: dict[str, object] = {}  # fields of the requests whose answers wait for `_may_go`
-        self._may_go = threading.Event()
         self.server = PageServer(self.answer)
 
     def watch(self, kind: str) -> None:
@@ -44,20 +43,24 @@ class Served:
         self.ended.clear()
         self._watched = kind
 
-    def hold(self, **fields: object) -> threading.Event:
-        """Holds back the answers to requests with these fields, until the event is set."""
-        self._held, self._may_go = fields, threading.Event()
-        return self._may_go
+    def hold(self, n_lines: int = 0, **fields: object) -> threading.Event:
+        """Holds back the answers to requests with these fields, after so many lines, until the event is set."""
+        may_go, answer = threading.Event(), self.answers.answer
 
-    def close(self) -> None:
-        self._may_go.set()
-        self.server.shutdown()
+        def held(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            is_held = all(request.get(name) == value for name, value in fields.items())
+            with closing(answer(request)) as lines:  # type: ignore[type-var]
+                yield from itertools.islice(lines, n_lines if is_held else None)
+                if is_held:
+                    assert may_go.wait(PATIENCE / 1000)
+                    yield from lines
+
+        self.answers.answer = held  # type: ignore[method-assign]
+        return may_go
 
     def answer(self, request: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         self.requests.append(request)
         is_watched = request["kind"] == self._watched
-        if self._held and self._held.items() <= request.items():
-            assert self._may_go.wait(PATIENCE / 1000)
         try:
             with closing(self.answers.answer(request)) as lines:  # type: ignore[type-var]
                 for line in lines:
@@ -117,7 +120,7 @@ def served(tiny: GPT2, models_dir: Path) -> Iterator[Served]:
     try:
         yield served
     finally:
-        served.close()
+        served.server.shutdown()
         thread.join()
         served.server.server_close()
 

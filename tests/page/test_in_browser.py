@@ -664,15 +664,7 @@ def test_the_model_is_asked_for_again_if_that_failed_at_first(window: Watched) -
 
 
 def test_what_is_composed_while_colours_arrive(page: Any, served: Served) -> None:
-    may_go, answer = threading.Event(), served.answers.answer
-
-    def slow(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for n, line in enumerate(answer(request)):
-            if request["kind"] == "tokens" and n == 5:
-                assert may_go.wait(PATIENCE / 1000)
-            yield line
-
-    served.answers.answer = slow  # type: ignore[method-assign]
+    may_go = served.hold(5, kind="tokens")
     write(page, TEXT)
     expect(page.locator(".token")).to_have_count(5)
     page.keyboard.press("Home")
@@ -687,22 +679,16 @@ def test_what_is_composed_while_colours_arrive(page: Any, served: Served) -> Non
 def test_a_second_tab_key_leaves_the_model_to_the_suggestions(page: Any, served: Served) -> None:
     write(page, TEXT)
     settle(page)
-    may_go, answer = threading.Event(), served.answers.answer
-
-    def slow(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for line in answer(request):
-            if request["kind"] == "suggest" and request["seed"] == 4 and "seed" not in line:
-                assert may_go.wait(PATIENCE / 1000)
-            yield line
-
-    served.answers.answer = slow  # type: ignore[method-assign]
-    served.requests.clear()
+    may_go = served.hold(1, kind="suggest", seed=4)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.post_data_json["kind"]))
+    page.clock.install()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     expect(listed(page)).to_have_count(6)
     expect(page.get_by_role("status")).to_contain_text("3 suggestions")  # the first batch is there
-    page.wait_for_timeout(600)  # longer than the picture and the colours wait
-    assert {request["kind"] for request in served.requests} == {"suggest"}
+    page.clock.run_for(600)  # longer than the picture and the colours wait
+    assert asked == ["suggest", "suggest"]
     may_go.set()
     expect(page.locator("#stop")).to_be_hidden()
 
@@ -808,9 +794,10 @@ def test_a_tap_shows_alternatives(browser: Any, served: Served) -> None:
     write(page, TEXT)
     settle(page)
     box = page.locator(".token").nth(3).bounding_box()
+    page.clock.install()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(listed(page)).to_have_count(9)  # and the way to where it comes from
-    page.wait_for_timeout(500)  # longer than a list waits for a mouse that has left
+    page.clock.run_for(500)  # longer than a list waits for a mouse that has left
     expect(listed(page)).to_have_count(9)  # and the way to where it comes from
     window.context.close()
     assert window.wrong == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from browsing import BROWSER, Served, Watched
 import numpy_gpt2
 from numpy_gpt2 import layers
 from numpy_gpt2.gpt2 import GPT2
-from numpy_gpt2.inside import experiments, tables
+from numpy_gpt2.inside import experiments, tables, zero
 from numpy_gpt2.inside.recorder import Trace
 from numpy_gpt2.params import Array
 from numpy_gpt2.tokenizer import Tokenizer
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: i
 
 TEXT = "Once upon a time there was a king who had three daughters."
 LONG = f"{TEXT} " * 16  # more than 200 tokens
+NO_MLP = [{"name": "h0/mlp", "how": "zero"}]
 WIDTHS = "[document.documentElement.scrollWidth, window.innerWidth]"
 SHOWN = {  # in each part, what is there when it is complete
     "attention": [".head-picture[aria-pressed=true]", ".best-heads li", ".words .word[aria-selected=true]"],
@@ -81,9 +83,9 @@ def settle(page: Any) -> None:
 
 
 def state(page: Any) -> dict[str, str]:
-    """The fields of the address."""
-    page.wait_for_timeout(300)  # small moves are written after a moment
-    return {name: values[0] for name, values in parse_qs(page.url.partition("?")[2]).items()}
+    """The fields of the address, to which small moves are written after a moment, or when the page is left."""
+    link = page.evaluate("() => { dispatchEvent(new Event('pagehide')); return location.hash; }")
+    return {name: values[0] for name, values in parse_qs(link.partition("?")[2]).items()}
 
 
 def number(text: str) -> float:
@@ -208,6 +210,15 @@ class TestAttention:
         expected = tables.unmasked_weights(tiny, TEXT, 3)[1]
         assert pixels(card.locator("canvas").nth(1)) == painted(page, expected)
 
+    def test_without_the_mask_has_the_changes_of_the_pass(self, look: Any, tiny: GPT2) -> None:
+        page = look("attention", layer=3, head=1, changes=json.dumps(NO_MLP))
+        page.get_by_label("Without the mask as well").check()
+        card = page.get_by_role("region", name="One head")
+        expect(card).to_contain_text("Derived: without the mask")
+        with numpy_gpt2.patch({"h0/mlp": zero}):
+            expected = tables.unmasked_weights(tiny, TEXT, 3)[1]
+        assert pixels(card.locator("canvas").nth(1)) == painted(page, expected)
+
     def test_a_weight_leads_to_its_arithmetic(self, look: Any, weights: Array) -> None:
         page = look("attention", layer=1, head=0)
         matrix = page.get_by_role("application", name="Layer 1, head 0: weights")
@@ -260,6 +271,26 @@ class TestLayers:
         expect(page.locator("#lens-0-0")).to_be_in_viewport()
         expect(page.locator("#lens-0-152")).to_have_count(0)
 
+    def test_a_mark_can_be_seen_in_the_darkest_cell(self, look: Any) -> None:
+        page = look("layers", token=7)
+        page.locator("#theme").click()
+        cell = page.locator(".lens-cell").filter(has=page.locator(".mark")).first
+        cell.evaluate("(cell) => cell.style.setProperty('--weight', 1)")
+        program = """(cell) => {
+            const context = document.createElement("canvas").getContext("2d");
+            const light = (element, property) => {
+                context.globalAlpha = getComputedStyle(element).opacity;
+                context.fillStyle = getComputedStyle(element)[property];
+                context.fillRect(0, 0, 1, 1);
+                const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((x) => x / 255)
+                    .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+            };
+            const paper = light(cell, "backgroundColor");
+            return light(cell.querySelector(".mark"), "color") / paper;
+        }"""
+        assert cell.evaluate(program) >= 4.5
+
     def test_norms_and_the_next_token_are_those_of_the_locked_one(self, look: Any, tiny: GPT2, whole: Trace) -> None:
         page = look("layers", token=5)
         logits = tiny.logits(TEXT)[5].astype(np.float64)
@@ -275,8 +306,11 @@ class TestLayers:
     def test_terms_sum_to_the_logit_of_a_chosen_token(self, look: Any, tiny: GPT2, ids: list[int]) -> None:
         page = look("layers", token=7, layer=2, head=1)
         card = page.get_by_role("region", name="Direct logit attribution")
-        page.get_by_role("region", name="The next token").get_by_role("button").nth(3).click()
+        choice = page.get_by_role("region", name="The next token").get_by_role("button").nth(3)
+        choice.press("Enter")
         settle(page)
+        expect(choice).to_have_attribute("aria-pressed", "true")
+        expect(choice).to_be_focused()
         chosen = int(np.argsort(-tiny.logits(TEXT)[7], kind="stable")[3])
         assert state(page)["cell"] == f"0,7,{chosen}"
         page.reload()
@@ -330,6 +364,29 @@ class TestOrigin:
         assert state(page)["token"] == "8"
         page.get_by_role("link", name="the line that computed it").click()
         assert (state(page)["name"], state(page)["cell"]) == ("logits", f"0,7,{ids[8]}")
+
+    def test_all_is_of_the_pass_with_its_changes(self, look: Any, tiny: GPT2, ids: list[int]) -> None:
+        page = look("origin", token=8, changes=json.dumps(NO_MLP))
+        with numpy_gpt2.patch({"h0/mlp": zero}):
+            logit = tiny.logits(TEXT)[7, ids[8]]
+            weights = tables.attention_weights(tiny, TEXT)
+            found = experiments.attribution(tiny, ids[:8], ids[8])
+        said = page.get_by_role("region", name="The prediction").locator("strong")
+        arithmetic = page.locator(".part:visible .one-value strong")
+        for shown in (said, arithmetic):
+            assert number(str(shown.text_content())) == pytest.approx(logit, rel=1e-5)
+        layer, head = np.unravel_index(np.argmax(found.heads), found.heads.shape)
+        expect(page.get_by_role("heading", name=f"layer {layer}, head {head}")).to_be_visible()
+        assert_shaded(page, weights[layer, head, 7])
+
+    @pytest.mark.parametrize("part", ["layers", "origin"])
+    def test_changes_that_leave_no_such_terms_are_a_sentence_in_the_part(self, look: Any, part: str) -> None:
+        page = look("attention", changes=json.dumps([{"name": "h1/attn", "how": "zero"}]))
+        page.evaluate("(part) => (location.hash = location.hash.replace('attention', part))", part)
+        expect(page.locator(f".part-{part} .refused")).to_contain_text("but the model's value is")
+        page.get_by_role("link", name="without it").click()
+        settle(page)
+        expect(page.locator(f".part-{part} .refused")).to_have_text("")
 
     def test_each_part_leads_to_its_array(self, look: Any, whole: Trace) -> None:
         page = look("origin", token=8)
@@ -417,11 +474,16 @@ class TestAllParts:
     @pytest.mark.parametrize("part", SHOWN)
     def test_another_state_stops_what_was_asked_for_the_last_one(self, look: Any, served: Served, part: str) -> None:
         page = look(part, token=7)
+        page.clock.install(time=0)
+        page.clock.pause_at(10)  # so that a wait for the next key does not end
+        may_go = served.hold()
         before = len(served.requests)
         page.locator("#look-tokens").focus()
         for _ in range(6):
             page.keyboard.press("ArrowLeft")
+        page.clock.resume()
+        may_go.set()
         settle(page)
         kinds = [request["kind"] for request in served.requests[before:]]
-        assert max(map(kinds.count, kinds)) < 6
+        assert max(map(kinds.count, kinds)) <= 2  # the first of them, and the last
         expect(page.get_by_role("status")).to_have_text("")

@@ -1,12 +1,24 @@
 /** Direct logit attribution: what each part of the model adds to the logit of a token. */
 
+import { AnswerError, lastAnswer } from "./answers.js";
 import { element, named, number, percent } from "./dom.js";
 import { Matrix } from "./matrix.js";
 import { signedPicture } from "./shades.js";
-import { DERIVED, signed, sum, unchanged } from "./terms.js";
+import { DERIVED, signed, sum } from "./terms.js";
 
 const ROOM = 300; // CSS pixels that the picture of the heads should fill
 const [SMALLEST, LARGEST] = [12, 36]; // CSS pixels of a cell
+
+/** The terms of a logit. That the changes of the pass leave no such terms is said in an element as well. */
+export async function readTerms(request, signal, refused) {
+  refused.textContent = "";
+  try {
+    return await lastAnswer(request, signal);
+  } catch (error) {
+    if (error instanceof AnswerError) refused.textContent = error.message;
+    throw error;
+  }
+}
 
 export class Attribution {
   #shown = null; // the answer
@@ -17,6 +29,7 @@ export class Attribution {
    * @param {(layer: number, head: number) => void} options.onChoose a head was chosen
    */
   constructor({ root, onChoose }) {
+    this.refused = element("p", { className: "refused" });
     this.about = element("p", {});
     this.total = element("p", { className: "sum" });
     this.matrix = new Matrix({
@@ -26,9 +39,8 @@ export class Attribution {
     });
     this.readout = element("p", { className: "readout", "aria-live": "polite" });
     this.table = element("tbody", {});
-    this.notice = element("div", {});
     const columns = ["Layer", "All heads", "Bias", "MLP"];
-    this.body = element("div", { className: "attribution-body", hidden: true }, this.notice, this.about, this.total,
+    this.body = element("div", { className: "attribution-body", hidden: true }, this.about, this.total,
       element("p", { className: "faint" }, DERIVED),
       element("div", { className: "attribution" },
         element("figure", {}, element("figcaption", { className: "faint" },
@@ -39,7 +51,7 @@ export class Attribution {
           element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
           this.table))));
     root.append(element("section", { className: "card", "aria-label": "Direct logit attribution" },
-      element("h2", {}, "What adds to the logit"), this.body));
+      element("h2", {}, "What adds to the logit"), this.refused, this.body));
   }
 
   /**
@@ -48,9 +60,8 @@ export class Attribution {
    * @param {object} state of the address
    * @param {object} pass
    */
-  show(found, { layer, head, changes }, { tokens }) {
+  show(found, { layer, head }, { tokens }) {
     if (found !== this.#shown) this.#draw(found, tokens);
-    this.notice.replaceChildren(...[unchanged(changes)].filter(Boolean));
     this.matrix.mark(layer, head);
     this.#say(layer, head);
   }

@@ -66,10 +66,10 @@ export class Attention {
     this.without = new Matrix({ label: "", onHover: (row, column) => this.#hoverCell(row, column, this.#free) });
     this.unmasked = element("input", { type: "checkbox", onchange: () => this.#readUnmasked() });
     this.about = element("p", { className: "faint" });
-    this.withoutAbout = element("figcaption", { className: "faint" });
     this.withoutFigure = element("figure", { hidden: true },
       element("div", { className: "scroll-box" }, this.without.element),
-      this.withoutAbout);
+      element("figcaption", { className: "faint" },
+        "Derived: without the mask, from the same queries and keys. The mask hides what is above the diagonal."));
     this.pair = element("p", { className: "readout", "aria-live": "polite" });
     this.large = element("section", { className: "card", "aria-label": "One head" }, this.title,
       element("label", { className: "switch" }, this.unmasked, "Without the mask as well"),
@@ -145,16 +145,15 @@ export class Attention {
 
   async #readUnmasked() {
     const { state, pass } = this;
-    const { text, layer, head } = state;
+    const { text, layer, head, changes } = state;
     const isOne = !this.which.value;
     this.unmasked.disabled = !isOne;
     const isShown = isOne && this.unmasked.checked;
     if (!isShown) this.questions.unmasked.stop();
-    const asked = isShown ? await this.questions.unmasked.ask({ kind: "unmasked", text, layer, head }, pass.model) : undefined;
+    const request = { kind: "unmasked", text, layer, head, changes };
+    const asked = isShown ? await this.questions.unmasked.ask(request, pass.model) : undefined;
     if (state !== this.state) return;
     this.withoutFigure.hidden = !asked;
-    this.withoutAbout.textContent = "Derived: without the mask, from the same queries and keys. The mask hides what is above "
-      + `the diagonal.${state.changes.length ? " This picture is that of the pass without the changes." : ""}`;
     if (!asked || asked[0] === this.#free?.picture) return;
     this.without.label = `Layer ${layer}, head ${head}: weights without the mask, derived`;
     this.#drawInto(this.without, asked[0]);

@@ -136,7 +136,7 @@ export class Experiments {
     this.refused.hidden = true;
     this.moved.hidden = !changes.length;
     const needsMap = changes.length > 0 && mapKey !== this.#mapped;
-    if (needsMap) this.map.begin(this.pass.n_layer);
+    if (needsMap) this.#beginMap();
     const request = { kind: "experiment", text, position: token, changes, n: N, model: this.pass.model };
     const read = (...job) => this.#read(request, needsMap, ...job).catch((error) => this.#refuse(error));
     this.#job = this.work.run("Comparing the pass with and without the changes", read, QUIET);
@@ -144,7 +144,14 @@ export class Experiments {
     if (this.#asked !== key) return;
     this.results.removeAttribute("aria-busy");
     if (!isDone) this.#asked = null; // so that it is asked again
-    else if (needsMap) this.#mapped = mapKey;
+    if (!needsMap) return;
+    this.#mapped = isDone ? mapKey : null;
+    this.moved.hidden = !isDone; // half a map would say of the rest that it cannot move
+  }
+
+  #beginMap() {
+    this.#mapped = null; // it shows no longer what it showed
+    this.map.begin(this.pass.n_layer);
   }
 
   async #read(request, needsMap, signal, report) {

@@ -1,7 +1,7 @@
 /** The part "layers" of the view "Look inside": what the model would predict after each layer, and what adds to it. */
 
 import { answer } from "./answers.js";
-import { Attribution } from "./attribution.js";
+import { Attribution, readTerms } from "./attribution.js";
 import { element, named, number, percent, shown } from "./dom.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
@@ -11,6 +11,7 @@ const N = 10; // tokens of the distribution
 
 export class Layers {
   #explained = null; // the token whose logit is looked at; null: the likeliest one, until it is known
+  #tokens = null; // those of the list
 
   /**
    * @param {object} parts
@@ -92,6 +93,14 @@ export class Layers {
     if (state !== this.state) return;
     for (const each of [this.next, this.nextTitle]) each.hidden = !tokens;
     if (!tokens) return;
+    if (tokens !== this.#tokens) this.#drawNext(tokens);
+    this.#markChoice();
+  }
+
+  /** Draws the list for a new answer only: who has chosen a token keeps the focus on it. */
+  #drawNext(tokens) {
+    this.#tokens = tokens;
+    const { pass, state: { token } } = this;
     const likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
     const most = likeliest[0].after;
     this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
@@ -101,15 +110,13 @@ export class Layers {
     if (following && !likeliest.some(({ id }) => id === following.id)) {
       this.next.append(row(this.#choice(following), "follows", ""));
     }
-    this.#markChoice();
   }
 
   #choice({ id, text }) {
-    const choice = element("button", {
+    return element("button", {
       type: "button", className: "small token-text", value: id,
       onclick: () => this.address.go({ name: "logits", cell: [0, this.state.token, id] }),
     }, ...shown(text));
-    return choice;
   }
 
   /** The token of the address, if it names one. */
@@ -127,8 +134,10 @@ export class Layers {
   async #showAttribution() {
     const { state, pass } = this;
     this.#explained = this.#chosen;
-    const request = { kind: "attribution", text: state.text, position: state.token, token: this.#chosen };
-    const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
+    const { text, token: position, changes } = state;
+    const request = { kind: "attribution", text, position, token: this.#chosen, changes };
+    const read = (...asked) => readTerms(...asked, this.attribution.refused);
+    const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.attribution.body.hidden = !found;
     if (!found) return;

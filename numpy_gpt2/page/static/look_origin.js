@@ -1,9 +1,10 @@
 /** The part "origin" of the view "Look inside": from a token down to the lines that it came from. */
 
+import { readTerms } from "./attribution.js";
 import { Cell } from "./cell.js";
 import { counted, element, named, number, percent } from "./dom.js";
 import { Question } from "./question.js";
-import { DERIVED, bar, signed, sum, termsOf, unchanged } from "./terms.js";
+import { DERIVED, bar, signed, sum, termsOf } from "./terms.js";
 import { Words, largest } from "./words.js";
 
 const N_TERMS = 10; // largest ones that are shown
@@ -23,8 +24,8 @@ export class Origin {
       row: new Question(work, "Reading where a head looks"),
     };
     this.none = element("p", { className: "card", hidden: true });
+    this.refused = element("p", { className: "refused" });
     this.about = element("p", { className: "origin-about" });
-    this.notice = element("div", {});
     this.terms = element("tbody", {});
     this.total = element("p", {});
     this.headTitle = element("h2", {});
@@ -38,7 +39,7 @@ export class Origin {
       this.headTitle, this.words.element, this.headAbout);
     const chain = element("div", { className: "origin-columns" },
       element("section", { className: "card", "aria-label": "What added to the logit" },
-        element("h2", {}, "2. What added to its logit"), this.notice,
+        element("h2", {}, "2. What added to its logit"),
         element("table", { className: "numbers bars" },
           element("caption", { className: "unseen" }, "The parts of the model that added most, the largest first"),
           element("thead", {}, element("tr", {}, ...columns, element("td", {}))), this.terms),
@@ -47,7 +48,7 @@ export class Origin {
     this.body = element("div", { className: "origin", hidden: true },
       element("section", { className: "card", "aria-label": "The prediction" }, element("h2", {}, "1. The prediction"), this.about), chain);
     this.headCard.hidden = true;
-    root.append(this.none, this.body);
+    root.append(this.none, this.refused, this.body);
     this.cell = new Cell({ root: chain.lastChild, address, work });
     this.cell.element.firstChild.textContent = "4. The arithmetic of the logit";
   }
@@ -56,18 +57,20 @@ export class Origin {
   async show(state, pass) {
     if (pass !== this.pass) this.body.hidden = true; // its numbers are those of another text or model
     Object.assign(this, { state, pass });
-    const { text, token } = state;
+    const { text, token, changes } = state;
     this.none.hidden = token > 0;
     if (token === 0) {
       this.questions.attribution.stop();
+      this.refused.textContent = "";
       this.body.hidden = true;
       this.none.replaceChildren(this.#word(0), pass.n_unseen
         ? " is the first token that the model sees in this pass: what it was predicted from is no longer in its context."
         : " is the first token of the text: nothing comes before it, so that no prediction led to it. Lock another one.");
       return;
     }
-    const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id };
-    const [found] = (await this.questions.attribution.ask(request, pass.model)) ?? [];
+    const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id, changes };
+    const read = (...asked) => readTerms(...asked, this.refused);
+    const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.body.hidden = !found;
     if (found) this.#show(found);
@@ -81,7 +84,6 @@ export class Origin {
     this.about.replaceChildren(this.#word(position + 1), ` (token ${position + 1}) was predicted after `, this.#word(position),
       ` (token ${position}): ${percent(probability)}, rank ${rank.toLocaleString("en")} of ${counted(pass.n_vocab, "token")}. Its logit is `,
       element("strong", { className: "number" }, number(logit, 6)), ": ", lines, ".");
-    this.notice.replaceChildren(...[unchanged(state.changes)].filter(Boolean));
     const terms = termsOf(found).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
     this.#showTerms(terms, found);
     await this.#showHead(terms.filter(({ isHead }) => isHead).reduce((a, b) => (b.value > a.value ? b : a)), position);

@@ -40,7 +40,7 @@ export class Steps {
     this.hint = element("p", { className: "faint" },
       "The model goes on with the text: each step draws one token from its prediction. The keys and values of what " +
       "was read are kept as the past, so that each further step computes one position only.");
-    this.view = new StepView({ address, onVisit: (step) => this.#visit(step) });
+    this.view = new StepView({ address, work, onVisit: (step) => this.#visit(step) });
     this.result = element("div", { className: "steps-result", hidden: true }, this.#player(), this.view.element);
     root.append(this.form, this.notice, this.hint, this.result);
     this.form.addEventListener("submit", (event) => this.#write(event));

@@ -1,6 +1,7 @@
 /** One step of a generation: the text so far, what is in the past, and what was drawn. */
 
 import { bar, counted, element, ordinal, percent, shown } from "./dom.js";
+import { Question } from "./question.js";
 import { Strips } from "./strips.js";
 
 const KINDS = {
@@ -19,10 +20,12 @@ export class StepView {
   /**
    * @param {object} parts
    * @param {import("./address.js").Address} parts.address
+   * @param {import("./work.js").Work} parts.work
    * @param {(step: number) => void} parts.onVisit another step was chosen
    */
-  constructor({ address, onVisit }) {
+  constructor({ address, work, onVisit }) {
     this.address = address;
+    this.question = new Question(work, "Reading the text of a step");
     this.facts = element("p", {});
     this.note = element("p", { className: "faint" });
     this.tokens = element("p", {
@@ -30,6 +33,8 @@ export class StepView {
     });
     this.before = element("a", {}, "Look inside at the text of this step");
     this.after = element("a", {}, "Where does the drawn token come from?");
+    this.other = element("span", { className: "faint" },
+      "The text of the next step is read as other tokens, so that nothing can be asked about the drawn one.");
     this.rows = element("tbody");
     this.caption = element("caption");
     this.legend = legend();
@@ -40,7 +45,7 @@ export class StepView {
       if (chip) onVisit(this.#chips.indexOf(chip) - this.#n_given);
     });
     this.element = element("div", { className: "step-view" },
-      this.facts, this.legend, this.note, this.tokens, element("p", {}, this.before, " · ", this.after),
+      this.facts, this.legend, this.note, this.tokens, element("p", { className: "step-links" }, this.before, this.after, this.other),
       element("div", { className: "step-columns" },
         element("section", { className: "step-past", "aria-label": "The past" },
           element("h2", {}, "The past fills"),
@@ -60,6 +65,7 @@ export class StepView {
 
   /** Begins a generation that goes on with a text. */
   begin(text, pass) {
+    this.question.stop();
     this.#text = text;
     this.#pass = pass;
     this.#chips = [];
@@ -112,11 +118,17 @@ export class StepView {
   }
 
   /** Leads to where the text before and after the step can be looked at. */
-  #link(steps, at) {
+  async #link(steps, at) {
     const text = (n) => this.#text + written(steps.slice(0, n).map((step) => step.token));
     const place = { name: "", cell: null, changes: [], token: null };
     this.before.href = this.address.link({ ...place, part: "lines", text: text(at) });
     this.after.href = this.address.link({ ...place, part: "origin", text: text(at + 1) });
+    this.after.hidden = this.other.hidden = true;
+    const [read] = (await this.question.ask({ kind: "look", text: text(at + 1) }, this.#pass.model)) ?? [];
+    if (!read) return;
+    const isRead = read.tokens.at(-1).id === steps[at].token.id;
+    this.after.hidden = !isRead;
+    this.other.hidden = isRead;
   }
 }
 

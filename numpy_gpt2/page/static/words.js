@@ -1,6 +1,7 @@
 /** The words of the text, shaded by numbers: the attention of a head over the text itself. */
 
 import { element } from "./dom.js";
+import { reveal } from "./scrolling.js";
 
 const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
 
@@ -51,10 +52,7 @@ export class Words {
 
   /** Scrolls to a word, but not the page. */
   reveal(index) {
-    const { offsetTop, offsetHeight } = this.element.children[index];
-    const { scrollTop, clientHeight } = this.element;
-    const isSeen = offsetTop >= scrollTop && offsetTop + offsetHeight <= scrollTop + clientHeight;
-    if (!isSeen) this.element.scrollTop = offsetTop - (clientHeight - offsetHeight) / 2;
+    reveal(this.element, this.element.children[index]);
   }
 
   #come(word) {
