@@ -339,7 +339,10 @@ def test_what_is_not_finite_is_named(look: Any, served: Served) -> None:
     served.answers.answer = broken  # type: ignore[method-assign]
     page = look(layer=1, name="h1/attn/q")
     expect(page.locator(".value[aria-current] .value-range")).to_contain_text(", 2 × −∞, 1,000 × NaN or ∞")
-    program = """async (values) => { const { number } = await import("./dom.js"); return values.map((value) => number(value)); }"""
+    program = """async (values) => {
+        const { number } = await import("./dom.js");
+        return values.map((value) => number(value));
+    }"""
     assert page.evaluate(program, [None, "inf", "nan", -0.5]) == ["−∞", "∞", "NaN", "−0.5"]
 
 
@@ -573,12 +576,13 @@ def test_all_by_keyboard_alone(look: Any, whole: Trace) -> None:
 def test_the_keys_go_on_working_wherever_the_focus_was(look: Any, whole: Trace, start: str) -> None:
     page = look(layer=1, name="h1/attn/q", cell="0,0,3,1")
     page.locator(start).first.focus()
+    focus = page.locator(".source .value:focus" if start.startswith(".value") else ".part-lines:focus-within")
     names = [step.name for step in whole.steps]
     first = names.index("h1/attn/q")
     for name in names[first + 1 : first + 10]:
         page.keyboard.press("n")
         expect(page.locator(".stepper code")).to_have_text(name)
-        expect(page.locator(".source .value:focus" if start.startswith(".value") else ".part-lines:focus-within")).to_have_count(1)
+        expect(focus).to_have_count(1)
 
 
 def test_the_link_to_the_view_leads_to_where_one_is(look: Any) -> None:

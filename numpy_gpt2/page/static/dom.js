@@ -57,10 +57,10 @@ export function ordinal(n) {
   return `${n.toLocaleString("en")}${{ one: "st", two: "nd", few: "rd", other: "th" }[rule]}`;
 }
 
-/** A bar as long as a share of its cell; only for the eye: the number stands beside it. */
-export function bar(share) {
-  const made = element("span", { className: "strip" });
-  made.style.setProperty("--share", share);
+/** A bar for a number, of which the largest one fills its cell; only for the eye: the number stands beside it. */
+export function bar(value, most = 1) {
+  const made = element("span", { className: `strip${value < 0 ? " is-negative" : ""}`, "aria-hidden": "true" });
+  made.style.setProperty("--share", most ? Math.abs(value) / most : 0);
   return made;
 }
 

@@ -2,6 +2,7 @@
 
 import { answer } from "./answers.js";
 import { counted, element, percent } from "./dom.js";
+import { isPlain } from "./keys.js";
 import { Matrix } from "./matrix.js";
 import { Question } from "./question.js";
 
@@ -157,7 +158,7 @@ export class Heads {
   }
 
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!isPlain(event)) return;
     const buttons = [...this.grid.children];
     const inLine = buttons.filter(({ offsetTop }) => offsetTop === buttons[0].offsetTop).length;
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -inLine, ArrowDown: inLine };

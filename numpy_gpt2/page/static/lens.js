@@ -1,13 +1,13 @@
 /** The logit lens: layers against tokens, of which only what can be seen is in the page. */
 
 import { element, percent, shown } from "./dom.js";
+import { ACROSS, isPlain } from "./keys.js";
 
 const WIDTH = 86; // CSS pixels of a column
 const HEAD = 60; // CSS pixels of the names of the layers
 const HEIGHT = 42; // CSS pixels of a row
 const NAMES = 30; // CSS pixels of the row of the tokens
 const MARGIN = 3; // columns that are drawn beyond those that can be seen
-const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 export class Lens {
   #layers = []; // the lines of the answer
@@ -159,9 +159,9 @@ export class Lens {
   }
 
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.#layers.length) return;
+    if (!isPlain(event) || !this.#layers.length) return;
     const [r, i] = this.#at;
-    if (event.key in MOVES) this.#move(r + MOVES[event.key][0], i + MOVES[event.key][1]);
+    if (event.key in ACROSS) this.#move(r + ACROSS[event.key][0], i + ACROSS[event.key][1]);
     else if (event.key === "Home") this.#move(r, 0);
     else if (event.key === "End") this.#move(r, Infinity);
     else if (event.key === "Enter") this.#choose(this.#cellOf(r, i));

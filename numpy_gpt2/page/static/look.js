@@ -4,6 +4,7 @@ import { PARTS } from "./address.js";
 import { described } from "./changes.js";
 import { byId, counted, element, shown } from "./dom.js";
 import { Guessing } from "./guess.js";
+import { ALONG, isPlain } from "./keys.js";
 import { Attention } from "./look_attention.js";
 import { Experiments } from "./look_experiments.js";
 import { Layers } from "./look_layers.js";
@@ -11,6 +12,7 @@ import { Lines } from "./look_lines.js";
 import { Origin } from "./look_origin.js";
 import { Steps } from "./look_steps.js";
 import { Question } from "./question.js";
+import { reveal } from "./scrolling.js";
 
 const KINDS = {
   lines: { title: "Line by line", Part: Lines },
@@ -20,7 +22,6 @@ const KINDS = {
   steps: { title: "Step by step", Part: Steps },
   experiments: { title: "Experiments", Part: Experiments },
 };
-const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
 
 export class Look {
   #pass = null; // sizes of the model and tokens of the text, as the server described them
@@ -147,16 +148,9 @@ export class Look {
     const option = this.tokens.children[token];
     option.setAttribute("aria-selected", "true");
     this.tokens.setAttribute("aria-activedescendant", option.id);
-    this.#scrollTo(option);
+    reveal(this.tokens, option);
     const { text } = this.#pass.tokens[token];
     byId("look-locked").replaceChildren(`Token ${token}: `, element("span", { className: "token-text" }, ...shown(text)));
-  }
-
-  /** Scrolls the tokens, not the page. */
-  #scrollTo({ offsetTop, offsetHeight }) {
-    const { scrollTop, clientHeight } = this.tokens;
-    const isSeen = offsetTop >= scrollTop && offsetTop + offsetHeight <= scrollTop + clientHeight;
-    if (!isSeen) this.tokens.scrollTop = offsetTop - (clientHeight - offsetHeight) / 2;
   }
 
   #clicked(option) {
@@ -164,10 +158,10 @@ export class Look {
   }
 
   #onKey(event) {
-    if (!(event.key in MOVES) || event.ctrlKey || event.metaKey || event.altKey || !this.#pass) return;
+    if (!(event.key in ALONG) || !isPlain(event) || !this.#pass) return;
     event.preventDefault();
     const { token } = fitted(this.address.state, this.#pass);
-    const moved = Math.max(0, Math.min(this.#pass.tokens.length - 1, token + MOVES[event.key]));
+    const moved = Math.max(0, Math.min(this.#pass.tokens.length - 1, token + ALONG[event.key]));
     this.address.go({ token: moved, cell: null }, { replace: true });
   }
 
@@ -208,7 +202,7 @@ export class Look {
     const n = counted(changes.length, "change");
     const back = element("a", { href: this.address.link({ changes: [] }) },
       `Look at the pass without ${changes.length === 1 ? "it" : "them"}`);
-    notice.replaceChildren(refusal ? `There is no pass with ${n} (${list}): ${refusal} ` : `A pass with ${n}: ${list}. `, back);
+    notice.replaceChildren(refusal ? `There is no pass with ${n} (${list}): ${refusal.replace(/\.$/, "")}. ` : `A pass with ${n}: ${list}. `, back);
   }
 
   /** Says so if the pass could not be computed with the changes of the address. */

@@ -2,10 +2,9 @@
 
 import { answer } from "./answers.js";
 import { Attribution, readTerms } from "./attribution.js";
-import { element, named, number, percent, shown } from "./dom.js";
+import { bar, element, named, number, percent, shown } from "./dom.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
-import { bar } from "./terms.js";
 
 const N = 10; // tokens of the distribution
 

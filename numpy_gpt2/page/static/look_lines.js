@@ -3,6 +3,7 @@
 import { lastAnswer } from "./answers.js";
 import { Cell } from "./cell.js";
 import { element } from "./dom.js";
+import { isPlain } from "./keys.js";
 import { Large } from "./large.js";
 import { general, inLayer, isInBlock, partOf } from "./names.js";
 import { Overview } from "./overview.js";
@@ -144,7 +145,7 @@ export class Lines {
 
   #onKey(event) {
     const isTyped = event.target.closest("input, select, textarea");
-    if (isTyped || event.ctrlKey || event.metaKey || event.altKey || !(event.key in STEPS)) return;
+    if (isTyped || !isPlain(event) || !(event.key in STEPS)) return;
     event.preventDefault();
     this.#step(STEPS[event.key]);
   }

@@ -2,9 +2,9 @@
 
 import { readTerms } from "./attribution.js";
 import { Cell } from "./cell.js";
-import { counted, element, named, number, percent } from "./dom.js";
+import { bar, counted, element, named, number, percent } from "./dom.js";
 import { Question } from "./question.js";
-import { DERIVED, bar, signed, sum, termsOf } from "./terms.js";
+import { DERIVED, signed, sum, termsOf } from "./terms.js";
 import { Words, largest } from "./words.js";
 
 const N_TERMS = 10; // largest ones that are shown

@@ -3,6 +3,7 @@
 import { answer } from "./answers.js";
 import { element } from "./dom.js";
 import { helpLine, helpOf, labelled, numberIn, numberInput, words } from "./fields.js";
+import { isPlain } from "./keys.js";
 import { StepView } from "./step_view.js";
 import { recall, remember } from "./store.js";
 
@@ -89,7 +90,7 @@ export class Steps {
   }
 
   #onKey(event) {
-    if (!(event.key in MOVES) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!(event.key in MOVES) || !isPlain(event)) return;
     event.preventDefault();
     this.#visit(this.#at + MOVES[event.key]);
   }

@@ -1,9 +1,9 @@
 /** A matrix as a picture: one pixel of a canvas for each cell, enlarged by the browser without smoothing. */
 
 import { element, shown } from "./dom.js";
+import { ACROSS, isPlain } from "./keys.js";
 import { palette } from "./palette.js";
 
-const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 const LEGIBLE = 11; // pixels from one label to the next; where cells are smaller, there are no labels
 
 /** Paints all matrices of the page again, in the colours of another theme. */
@@ -150,11 +150,11 @@ export class Matrix {
   }
 
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!isPlain(event)) return;
     const { rows, columns } = this.#picture;
     const [row, column] = this.#at;
-    if (event.key in MOVES) {
-      const [down, right] = MOVES[event.key];
+    if (event.key in ACROSS) {
+      const [down, right] = ACROSS[event.key];
       this.#hover(Math.max(0, Math.min(rows - 1, row + down)), Math.max(0, Math.min(columns - 1, column + right)));
     } else if (event.key === "Home") this.#hover(row, 0);
     else if (event.key === "End") this.#hover(row, columns - 1);

@@ -2,8 +2,8 @@
 
 import { includesAll, off, withThese, withoutPlaces } from "./changes.js";
 import { element } from "./dom.js";
+import { ACROSS, isPlain } from "./keys.js";
 
-const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 const PARTS = { attention: "attn", mlp: "MLP", block: "block" };
 
 export class Switches {
@@ -55,11 +55,11 @@ export class Switches {
   }
 
   #onKey(event) {
-    if (!(event.key in MOVES) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!(event.key in ACROSS) || !isPlain(event)) return;
     event.preventDefault();
     const row = this.#buttons.findIndex((buttons) => buttons.includes(event.target));
     const column = this.#buttons[row].indexOf(event.target);
-    const [down, right] = MOVES[event.key];
+    const [down, right] = ACROSS[event.key];
     this.#buttons[row + down]?.[column + right]?.focus();
   }
 

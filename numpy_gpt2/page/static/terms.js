@@ -35,11 +35,4 @@ export function unchanged(changes) {
 /** A number with its sign: `+1.235`, `−0.5`. */
 export const signed = (value, digits = 4) => `${value > 0 ? "+" : ""}${number(value, digits)}`;
 
-/** A bar for a number, of which the largest one has the length 1; for the eyes only. */
-export function bar(value, most) {
-  const strip = element("span", { className: `strip${value < 0 ? " is-negative" : ""}`, "aria-hidden": "true" });
-  strip.style.setProperty("--share", most ? Math.abs(value) / most : 0);
-  return strip;
-}
-
 export const sum = (values) => values.reduce((total, value) => total + value, 0);

@@ -1,9 +1,8 @@
 /** The words of the text, shaded by numbers: the attention of a head over the text itself. */
 
 import { element } from "./dom.js";
+import { ALONG, isPlain } from "./keys.js";
 import { reveal } from "./scrolling.js";
-
-const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
 
 export class Words {
   static #n = 0; // so that ids differ
@@ -75,13 +74,13 @@ export class Words {
   }
 
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.#tokens) return;
+    if (!isPlain(event) || !this.#tokens) return;
     const words = this.element.children;
     const selected = this.element.querySelector("[aria-selected='true']");
     const at = this.#at ?? Math.max(0, this.#indexOf(selected));
     if (event.key === "Enter") this.#choose(words[at]);
-    else if (event.key in MOVES) {
-      this.#come(words[Math.max(0, Math.min(words.length - 1, at + MOVES[event.key]))]);
+    else if (event.key in ALONG) {
+      this.#come(words[Math.max(0, Math.min(words.length - 1, at + ALONG[event.key]))]);
       this.reveal(this.#at);
     } else return;
     event.preventDefault();
