@@ -1,6 +1,6 @@
-/** Guess the shape, for teaching: shapes and predictions stay covered until somebody has guessed. */
+/** Guess the shape, for teaching: shapes of arrays, and predictions of the part "layers", stay covered until somebody has guessed. */
 
-import { counted, element } from "./dom.js";
+import { counted, element, named, percent } from "./dom.js";
 import { general } from "./names.js";
 import { recall, remember } from "./store.js";
 
@@ -44,19 +44,23 @@ export class Guessing extends EventTarget {
   }
 }
 
-/** The form in which one guesses the shape of an array. */
-export class ShapeGuess {
+/** A form in which one guesses what is covered. */
+class Guess {
+  #name = null; // of what is covered
+
   /**
    * @param {object} parts
    * @param {HTMLElement} parts.root where the form goes
    * @param {Guessing} parts.guessing
-   * @param {() => void} parts.onReveal called when the form, which has the focus, gives place to the array
+   * @param {() => void} parts.onReveal called when the form, which has the focus, gives place to what was covered
+   * @param {string} parts.id of its field
+   * @param {string} parts.placeholder
    */
-  constructor({ root, guessing, onReveal }) {
+  constructor({ root, guessing, onReveal, id, placeholder }) {
     Object.assign(this, { guessing, onReveal });
-    this.question = element("label", { htmlFor: "guess" });
+    this.question = element("label", { htmlFor: id });
     this.given = element("p", { className: "faint" });
-    this.field = element("input", { id: "guess", type: "text", autocomplete: "off", placeholder: "1, 2, 3" });
+    this.field = element("input", { id, type: "text", autocomplete: "off", placeholder });
     this.verdict = element("p", { className: "verdict", role: "status" });
     this.element = element("form", { className: "guess", onsubmit: (event) => this.#check(event) },
       this.question, this.field,
@@ -67,41 +71,87 @@ export class ShapeGuess {
     root.append(this.element);
   }
 
-  /** Asks for the shape of an array. */
-  ask({ name, shape }, { tokens, n_embd, n_head, n_vocab }) {
-    if (name === this.name && shape.join() === this.shape.join()) return;
-    Object.assign(this, { name, shape });
-    this.question.replaceChildren("Which shape has ", element("code", {}, name), "?");
-    this.given.textContent = `There is one text of ${counted(tokens.length, "token")}; the model has ` +
-      `n_embd = ${n_embd}, n_head = ${n_head}, n_vocab = ${n_vocab}.`;
+  /**
+   * Asks about something, unless it is what was asked about last.
+   * @param {string} name under which it is covered
+   * @param {(Node|string)[]} question
+   * @param {string} given what one may know
+   */
+  begin(name, question, given) {
+    if (name === this.#name && given === this.given.textContent) return;
+    this.#name = name;
+    this.question.replaceChildren(...question);
+    this.given.textContent = given;
     this.field.value = "";
     this.verdict.replaceChildren();
   }
 
   #check(event) {
     event.preventDefault();
-    const guess = (this.field.value.match(/\d+/g) ?? []).map(Number);
-    if (!guess.length) {
-      this.verdict.textContent = "Type the numbers of the shape, such as 1, 2, 3.";
-      return;
-    }
-    const isRight = guess.length === this.shape.length && guess.every((n, i) => n === this.shape[i]);
-    this.guessing.count(isRight);
+    const { isRight, verdict } = this.judge(this.field.value);
+    this.verdict.replaceChildren(...verdict);
+    if (isRight !== null) this.guessing.count(isRight);
     if (isRight) this.#reveal();
-    else this.#show(guess);
   }
 
   #reveal() {
-    this.guessing.reveal(this.name);
+    this.guessing.reveal(this.#name);
     this.onReveal();
   }
+}
 
-  #show(guess) {
-    const marks = guess.map((n, i) => {
-      const isRight = n === this.shape[i];
-      return element("span", { className: isRight ? "is-right" : "is-wrong" }, `${n} is ${isRight ? "right ✓" : "wrong ✗"}`);
-    });
-    const axes = guess.length === this.shape.length ? [] : [`It has ${counted(this.shape.length, "axis", "axes")}. `];
-    this.verdict.replaceChildren(...axes, ...marks.flatMap((mark, i) => (i ? [", ", mark] : [mark])), ".");
+const mark = (isRight, what) =>
+  element("span", { className: isRight ? "is-right" : "is-wrong" }, `${what} is ${isRight ? "right ✓" : "wrong ✗"}`);
+
+/** The form in which one guesses the shape of an array. */
+export class ShapeGuess extends Guess {
+  constructor(parts) {
+    super({ ...parts, id: "guess", placeholder: "1, 2, 3" });
+  }
+
+  /** Asks for the shape of an array. */
+  ask({ name, shape }, { tokens, n_embd, n_head, n_vocab }) {
+    this.shape = shape;
+    this.begin(name, ["Which shape has ", element("code", {}, name), "?"],
+      `There is one text of ${counted(tokens.length, "token")}; the model has n_embd = ${n_embd}, n_head = ${n_head}, `
+      + `n_vocab = ${n_vocab}.`);
+  }
+
+  /** Whether a guess is right (null: it is none), and what is to be said about it. */
+  judge(typed) {
+    const { shape } = this;
+    const guess = (typed.match(/\d+/g) ?? []).map(Number);
+    if (!guess.length) return { isRight: null, verdict: ["Type the numbers of the shape, such as 1, 2, 3."] };
+    const marks = guess.map((n, i) => mark(n === shape[i], n));
+    const axes = guess.length === shape.length ? [] : [`It has ${counted(shape.length, "axis", "axes")}. `];
+    const verdict = [...axes, ...marks.flatMap((each, i) => (i ? [", ", each] : [each])), "."];
+    return { isRight: guess.join() === shape.join(), verdict };
+  }
+}
+
+/** The form in which one guesses the likeliest next token. */
+export class PredictionGuess extends Guess {
+  constructor(parts) {
+    super({ ...parts, id: "guess-token", placeholder: "a word, or a part of one" });
+  }
+
+  /**
+   * Asks for the likeliest token.
+   * @param {string} name under which the prediction is covered
+   * @param {string} before the token after which it comes
+   * @param {object[]} tokens the likeliest ones, the first one first, each with its probability `after`
+   */
+  ask(name, before, tokens) {
+    this.tokens = tokens;
+    this.begin(name, ["Which token is the likeliest after ", named(before), "?"], "Spaces around it do not count.");
+  }
+
+  /** As for shapes. */
+  judge(typed) {
+    const guess = typed.trim();
+    if (!guess) return { isRight: null, verdict: ["Type a token."] };
+    const place = this.tokens.findIndex(({ text }) => text.trim() === guess);
+    const among = place > 0 ? `: it has ${percent(this.tokens[place].after)}, place ${place + 1}` : "";
+    return { isRight: place === 0, verdict: [mark(place === 0, `“${guess}”`), `${among}.`] };
   }
 }

@@ -3,6 +3,7 @@
 import { answer } from "./answers.js";
 import { Attribution, readTerms } from "./attribution.js";
 import { bar, element, named, number, percent, shown } from "./dom.js";
+import { PredictionGuess } from "./guess.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
 
@@ -17,9 +18,10 @@ export class Layers {
    * @param {HTMLElement} parts.root where the part goes
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
+   * @param {import("./guess.js").Guessing} parts.guessing
    */
-  constructor({ root, address, work }) {
-    Object.assign(this, { address });
+  constructor({ root, address, work, guessing }) {
+    Object.assign(this, { root, address, guessing });
     this.questions = {
       lens: new Question(work, "Reading the predictions of the layers"),
       next: new Question(work, "Reading the next token's distribution"),
@@ -44,16 +46,47 @@ export class Layers {
     const columns = element("div", { className: "layers-columns" }, next, norms);
     root.append(columns);
     this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
+    this.content = [...root.children];
+    root.tabIndex = -1; // takes the focus of the form
+    this.guess = new PredictionGuess({ root, guessing, onReveal: () => root.focus() });
+    this.guess.element.classList.add("card");
+    guessing.addEventListener("change", () => root.checkVisibility() && this.show(this.state, this.pass));
   }
 
   /** Shows the state of the address: one thing after another, since the model computes them one by one anyway. */
   async show(state, pass) {
     if (pass !== this.pass) this.#clear(pass);
     Object.assign(this, { state, pass });
+    const isCovered = this.guessing.covers(this.#prediction);
+    for (const each of this.content) each.hidden = isCovered;
+    this.guess.element.hidden = !isCovered;
+    if (isCovered) {
+      await this.#askToGuess();
+      return;
+    }
     for (const show of [() => this.#showLens(), () => this.#showNext(), () => this.#showAttribution()]) {
       await show();
       if (state !== this.state) return;
     }
+  }
+
+  /** The name under which what comes after the locked token may be covered. */
+  get #prediction() {
+    const { text, token, changes } = this.state;
+    return JSON.stringify(["prediction", this.pass.model, text, token, changes]);
+  }
+
+  async #askToGuess() {
+    const { state, pass } = this;
+    const tokens = await this.#readNext();
+    if (state !== this.state || !tokens) return;
+    this.guess.ask(this.#prediction, pass.tokens[state.token].text, likeliestOf(tokens));
+  }
+
+  #readNext() {
+    const { text, token, changes } = this.state;
+    const request = { kind: "experiment", text, position: token, changes, n: N };
+    return this.questions.next.ask(request, this.pass.model, distribution);
   }
 
   /** Forgets the numbers of another text or model. */
@@ -85,10 +118,8 @@ export class Layers {
   }
 
   async #showNext() {
-    const { state, pass } = this;
-    const { text, token, changes } = state;
-    const request = { kind: "experiment", text, position: token, changes, n: N };
-    const tokens = await this.questions.next.ask(request, pass.model, distribution);
+    const { state } = this;
+    const tokens = await this.#readNext();
     if (state !== this.state) return;
     for (const each of [this.next, this.nextTitle]) each.hidden = !tokens;
     if (!tokens) return;
@@ -100,7 +131,7 @@ export class Layers {
   #drawNext(tokens) {
     this.#tokens = tokens;
     const { pass, state: { token } } = this;
-    const likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
+    const likeliest = likeliestOf(tokens);
     const most = likeliest[0].after;
     this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
       ", by the model alone. Choose one to see what adds to its logit.");
@@ -157,6 +188,8 @@ const layersOf = (n) => async (request, signal, report) => {
 async function distribution(request, signal) {
   for await (const { tokens } of answer(request, signal)) if (tokens) return tokens;
 }
+
+const likeliestOf = (tokens) => tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
 
 function table(caption, columns, body) {
   return element("table", { className: "numbers bars" }, element("caption", { className: "unseen" }, caption),
