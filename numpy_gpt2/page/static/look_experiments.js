@@ -137,7 +137,7 @@ export class Experiments {
     this.moved.hidden = !changes.length;
     const needsMap = changes.length > 0 && mapKey !== this.#mapped;
     if (needsMap) this.#beginMap();
-    const request = { kind: "experiment", text, position: token, changes, n: N };
+    const request = { kind: "experiment", text, position: token, changes, n: N, model: this.pass.model };
     const read = (...job) => this.#read(request, needsMap, ...job).catch((error) => this.#refuse(error));
     this.#job = this.work.run("Comparing the pass with and without the changes", read, QUIET);
     const isDone = await this.#job.done;

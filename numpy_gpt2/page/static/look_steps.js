@@ -113,7 +113,7 @@ export class Steps {
     const { max_new_tokens, seed, ...options } = values;
     this.#key = this.#keyOf({ text });
     this.view.begin(text, this.#pass);
-    const request = { kind: "write", text, max_new_tokens, seed, options };
+    const request = { kind: "write", text, max_new_tokens, seed, options, model: this.#pass.model };
     const job = this.work.run("Writing step by step", (...given) => this.#read(request, ...given));
     this.#job = job;
     if (!prefersCalm.matches) this.#play();
