@@ -3,6 +3,7 @@
 import { answer } from "./answers.js";
 import { Attribution, readTerms } from "./attribution.js";
 import { element, named, number, percent, shown } from "./dom.js";
+import { PredictionGuess, predictionAt } from "./guess_prediction.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
 import { bar } from "./terms.js";
@@ -11,22 +12,27 @@ const N = 10; // tokens of the distribution
 
 export class Layers {
   #explained = null; // the token whose logit is looked at; null: the likeliest one, until it is known
-  #tokens = null; // those of the list
+  #tokens = null; // the answer that the list shows
+  #likeliest = []; // of them
 
   /**
    * @param {object} parts
    * @param {HTMLElement} parts.root where the part goes
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
+   * @param {import("./guess.js").Guessing} parts.guessing
    */
-  constructor({ root, address, work }) {
+  constructor({ root, address, work, guessing }) {
     Object.assign(this, { address });
     this.questions = {
       lens: new Question(work, "Reading the predictions of the layers"),
       next: new Question(work, "Reading the next token's distribution"),
       attribution: new Question(work, "Reading what adds to the logit"),
     };
-    this.lens = new Lens({ onChoose: (token, layer) => this.#lock(token, layer) });
+    this.lens = new Lens({
+      onChoose: (token, layer) => this.#lock(token, layer),
+      isCovered: (token) => guessing.covers(predictionAt(token, this.state, this.pass)),
+    });
     root.append(element("section", { className: "card", "aria-label": "Logit lens" },
       element("h2", {}, "Logit lens"),
       element("p", { className: "faint" }, "What the next token would be if the model ended there: the last layer norm and the "
@@ -37,6 +43,7 @@ export class Layers {
     this.nextTitle = element("p", { className: "faint" });
     const next = element("section", { className: "card", "aria-label": "The next token" }, element("h2", {}, "The next token"),
       this.nextTitle, table("The likeliest next tokens", ["Token", "Probability"], this.next));
+    this.guess = new PredictionGuess({ root: next, guessing });
     this.norms = element("tbody", {});
     const norms = element("section", { className: "card", "aria-label": "The residual stream" },
       element("h2", {}, "The residual stream"),
@@ -45,6 +52,7 @@ export class Layers {
     const columns = element("div", { className: "layers-columns" }, next, norms);
     root.append(columns);
     this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
+    guessing.addEventListener("change", () => root.checkVisibility() && this.show(this.state, this.pass));
   }
 
   /** Shows the state of the address: one thing after another, since the model computes them one by one anyway. */
@@ -95,13 +103,16 @@ export class Layers {
     if (!tokens) return;
     if (tokens !== this.#tokens) this.#drawNext(tokens);
     this.#markChoice();
+    const [{ text: likeliest }] = this.#likeliest;
+    const isCovered = this.guess.ask(predictionAt(token, state, pass), pass.tokens[token].text, likeliest);
+    for (const each of [this.next, this.nextTitle, this.attribution.element]) each.hidden = isCovered;
   }
 
   /** Draws the list for a new answer only: who has chosen a token keeps the focus on it. */
   #drawNext(tokens) {
     this.#tokens = tokens;
     const { pass, state: { token } } = this;
-    const likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
+    const likeliest = (this.#likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N));
     const most = likeliest[0].after;
     this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
       ", by the model alone. Choose one to see what adds to its logit.");
