@@ -222,6 +222,31 @@ def test_a_map_that_was_stopped_half_way_is_not_shown_nor_taken_for_the_older_on
     expect(page.get_by_title("logits: ")).to_be_visible()
 
 
+def test_predictions_are_covered_until_one_has_guessed_or_revealed_them(page: Any) -> None:
+    look(page, "experiments")
+    page.get_by_label("Guess the shapes and predictions").check()
+    part = page.get_by_role("region", name="The next token, before and after")
+    for change, token in {"Switch off head 1 of block 3": "she", "": "he"}.items():
+        expect(part.get_by_role("table")).to_be_hidden()
+        expect(summary(page).first).to_be_hidden()
+        part.get_by_label("Which token is the likeliest after ␣that?").fill(token)
+        part.get_by_role("button", name="Check").click()
+        expect(part.get_by_role("table")).to_be_visible()
+        expect(summary(page).first).to_contain_text(f"␣{token} (")
+        if change:
+            page.get_by_role("button", name=change).click()
+    look(page, "steps")
+    write_steps(page, 3)
+    step_to(page, "First step")
+    expect(page.locator(".is-drawn")).to_be_hidden()
+    expect(page.locator(".step-token:visible")).to_have_count(7)
+    page.get_by_role("button", name="Show it").click()
+    expect(page.locator(".is-drawn")).to_be_visible()
+    expect(page.locator(".step-token:visible")).to_have_count(8)
+    step_to(page, "Next step")
+    expect(page.locator(".is-drawn")).to_be_hidden()
+
+
 @pytest.mark.parametrize("token", [6, 3])
 def test_the_lines_of_python_give_the_same(page: Any, token: int) -> None:
     changes = [*HEAD, {"name": "h2", "how": "put", "text": MAN, "position": 2}]

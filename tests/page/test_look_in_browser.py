@@ -19,7 +19,6 @@ from numpy_gpt2 import layers
 from numpy_gpt2.gpt2 import GPT2
 from numpy_gpt2.inside.explanation import explain
 from numpy_gpt2.inside.recorder import Trace
-from numpy_gpt2.inside.tables import next_tokens
 from numpy_gpt2.params import Array
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
@@ -357,7 +356,7 @@ def test_shapes_are_covered_until_they_are_guessed(look: Any) -> None:
     overview = page.get_by_label("Overview of the model")
     expect(overview.get_by_role("link", name="attn: [?]", exact=True)).to_be_visible()
     assert "[1, 4" not in page.locator("#look").inner_text()
-    guess = page.get_by_label("Which shape has h1/attn/q?")
+    guess = page.get_by_label("What shape does h1/attn/q have?")
     guess.fill("13, 64")
     guess.press("Enter")
     expect(page.locator(".verdict")).to_have_text("It has 4 axes. 13 is wrong ✗, 64 is wrong ✗.")
@@ -383,29 +382,6 @@ def test_shapes_are_covered_until_they_are_guessed(look: Any) -> None:
     expect(page.locator(".value[aria-current] .shape")).to_contain_text("[1, 4, 13, 64]")
     page.get_by_label("Guess the shapes").uncheck()
     expect(overview.get_by_role("link", name="attn: [1, 13, 256]")).to_be_visible()
-
-
-def test_predictions_are_covered_until_they_are_guessed(page: Any, tiny: GPT2) -> None:
-    likeliest = next_tokens(tiny, tiny.tokenizer.encode(TEXT)[:5])  # type: ignore[union-attr]
-    words = [tiny.tokenizer.decode([each.id]).strip() for each in likeliest]  # type: ignore[union-attr]
-    query = urlencode({"part": "layers", "text": TEXT, "token": 4})
-    page.goto(f"{page.url.partition('#')[0]}#look?{query}")
-    lens = page.get_by_label("Logit lens")
-    expect(lens.get_by_role("gridcell").first).to_be_visible()
-    page.get_by_label("Guess the shapes and predictions").check()
-    for region in (lens, page.get_by_label("The next token"), page.get_by_label("Direct logit attribution")):
-        expect(region).to_be_hidden()
-    guess = page.get_by_label("Which token is the likeliest after")
-    guess.fill(words[1])
-    guess.press("Enter")
-    expect(page.locator(".part-layers .verdict")).to_contain_text(f"“{words[1]}” is wrong ✗: it has ")
-    guess.fill(words[0])
-    guess.press("Enter")
-    expect(lens.get_by_role("gridcell").first).to_be_visible()
-    expect(page.get_by_label("The next token").get_by_role("button").first).to_have_text(re.compile(words[0]))
-    expect(page.locator("#look-score")).to_have_text("1 right guess in 2 tries")
-    tokens(page).nth(6).click()
-    expect(lens).to_be_hidden()
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,18 @@ HABITS = {"previous": "the token before", "first": "the first token", "itself": 
 def look(page: Any) -> Callable[..., Any]:
     """Goes to the address of a part with this state, and waits until it is shown."""
 
-    def go(part: str, **state: object) -> Any:
-        page.goto(
-            f"{page.url.partition('#')[0]}#look?{urlencode({'part': part, 'model': 'tiny', 'text': TEXT, **state})}"
-        )
+    def shown(part: str, **state: object) -> Any:
+        go(page, part, **state)
         settle(page)
         return page
 
-    return go
+    return shown
+
+
+def go(page: Any, part: str, **state: object) -> None:
+    """Goes to the address of a part with this state."""
+    fields = urlencode({"part": part, "model": "tiny", "text": TEXT, **state})
+    page.goto(f"{page.url.partition('#')[0]}#look?{fields}")
 
 
 @pytest.fixture(scope="module")
@@ -408,6 +412,45 @@ class TestOrigin:
         page.locator("#look-tokens").focus()
         page.keyboard.press("ArrowRight")
         expect(page.get_by_role("heading", name="1. The prediction")).to_be_visible()
+
+
+class TestGuessing:
+    @pytest.fixture(autouse=True)
+    def _on(self, page: Any) -> None:
+        page.evaluate("localStorage['numpy-gpt2/guess'] = 'true'")
+        page.reload()
+
+    def test_a_prediction_is_covered_until_one_has_guessed_it(self, page: Any, tiny: GPT2) -> None:
+        go(page, "layers", token=7)
+        card = page.get_by_role("region", name="The next token")
+        field = card.get_by_label("Which token is the likeliest after ␣king?")
+        expect(field).to_be_visible()
+        expect(page.locator("#lens-4-7")).to_have_text("?")
+        expect(page.get_by_role("region", name="Direct logit attribution")).to_be_hidden()
+        expect(card.locator("tbody")).to_be_hidden()
+        likeliest = vocabulary(tiny).decode([int(np.argmax(tiny.logits(TEXT)[7]))])
+        for guess, score in {"xyz": "0 right guesses in 1 try", likeliest: "1 right guess in 2 tries"}.items():
+            field.fill(guess)
+            field.press("Enter")
+            expect(page.locator("#look-score")).to_have_text(score)
+        settle(page)
+        expect(card).to_be_focused()
+        expect(page.locator("#lens-4-7")).to_contain_text("%")
+        expect(page.locator("#lens-4-6")).to_have_text("?")
+        page.locator("#look-token-6").click()
+        expect(card.get_by_label("Which token is the likeliest after ␣a?")).to_be_visible()
+
+    def test_a_prediction_that_was_shown_is_shown_in_other_parts(self, page: Any) -> None:
+        go(page, "origin", token=8)
+        expect(page.get_by_text("Which token is the likeliest after ␣king?")).to_be_visible()
+        expect(page.locator(".origin")).to_be_hidden()
+        page.get_by_role("button", name="Show it").click()
+        settle(page)
+        expect(page.locator(".part-origin")).to_be_focused()
+        page.get_by_role("link", name="Layers").click()
+        page.locator("#look-token-7").click()
+        settle(page)
+        expect(page.get_by_text("Which token").filter(visible=True)).to_have_count(0)
 
 
 class TestAllParts:

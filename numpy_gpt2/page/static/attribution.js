@@ -50,8 +50,9 @@ export class Attribution {
           element("caption", { className: "unseen" }, "What the parts of each layer add"),
           element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
           this.table))));
-    root.append(element("section", { className: "card", "aria-label": "Direct logit attribution" },
-      element("h2", {}, "What adds to the logit"), this.refused, this.body));
+    this.element = element("section", { className: "card", "aria-label": "Direct logit attribution" },
+      element("h2", {}, "What adds to the logit"), this.refused, this.body);
+    root.append(this.element);
   }
 
   /**

@@ -1,6 +1,6 @@
-/** Guess the shape, for teaching: shapes of arrays, and predictions of the part "layers", stay covered until somebody has guessed. */
+/** Guess, for teaching: shapes and predictions stay covered until somebody has guessed or revealed them. */
 
-import { counted, element, named, percent } from "./dom.js";
+import { counted, element } from "./dom.js";
 import { general } from "./names.js";
 import { recall, remember } from "./store.js";
 
@@ -21,7 +21,7 @@ export class Guessing extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Whether something is covered now: an array, whatever its layer, since all layers have the same shapes, or a prediction under a name of its own. */
+  /** Whether something is covered now: an array, whatever its layer, since all layers have the same shapes; or a prediction. */
   covers(name) {
     return this.#isOn && !this.#revealed.has(general(name));
   }
@@ -45,7 +45,7 @@ export class Guessing extends EventTarget {
 }
 
 /** A form in which one guesses what is covered. */
-class Guess {
+export class Guess {
   #name = null; // of what is covered
 
   /**
@@ -53,17 +53,16 @@ class Guess {
    * @param {HTMLElement} parts.root where the form goes
    * @param {Guessing} parts.guessing
    * @param {() => void} parts.onReveal called when the form, which has the focus, gives place to what was covered
-   * @param {string} parts.id of its field
    * @param {string} parts.placeholder
    */
-  constructor({ root, guessing, onReveal, id, placeholder }) {
+  constructor({ root, guessing, onReveal, placeholder }) {
     Object.assign(this, { guessing, onReveal });
-    this.question = element("label", { htmlFor: id });
+    this.question = element("span", {});
     this.given = element("p", { className: "faint" });
-    this.field = element("input", { id, type: "text", autocomplete: "off", placeholder });
+    this.field = element("input", { type: "text", autocomplete: "off", placeholder });
     this.verdict = element("p", { className: "verdict", role: "status" });
     this.element = element("form", { className: "guess", onsubmit: (event) => this.#check(event) },
-      this.question, this.field,
+      element("label", {}, this.question, " ", this.field),
       element("div", { className: "buttons" },
         element("button", { type: "submit" }, "Check"),
         element("button", { type: "button", onclick: () => this.#reveal() }, "Show it")),
@@ -100,19 +99,20 @@ class Guess {
   }
 }
 
-const mark = (isRight, what) =>
+/** A verdict on a guess, or on a part of it. */
+export const mark = (isRight, what) =>
   element("span", { className: isRight ? "is-right" : "is-wrong" }, `${what} is ${isRight ? "right ✓" : "wrong ✗"}`);
 
 /** The form in which one guesses the shape of an array. */
 export class ShapeGuess extends Guess {
   constructor(parts) {
-    super({ ...parts, id: "guess", placeholder: "1, 2, 3" });
+    super({ ...parts, placeholder: "1, 2, 3" });
   }
 
   /** Asks for the shape of an array. */
   ask({ name, shape }, { tokens, n_embd, n_head, n_vocab }) {
     this.shape = shape;
-    this.begin(name, ["Which shape has ", element("code", {}, name), "?"],
+    this.begin(name, ["What shape does ", element("code", {}, name), " have?"],
       `There is one text of ${counted(tokens.length, "token")}; the model has n_embd = ${n_embd}, n_head = ${n_head}, `
       + `n_vocab = ${n_vocab}.`);
   }
@@ -126,32 +126,5 @@ export class ShapeGuess extends Guess {
     const axes = guess.length === shape.length ? [] : [`It has ${counted(shape.length, "axis", "axes")}. `];
     const verdict = [...axes, ...marks.flatMap((each, i) => (i ? [", ", each] : [each])), "."];
     return { isRight: guess.join() === shape.join(), verdict };
-  }
-}
-
-/** The form in which one guesses the likeliest next token. */
-export class PredictionGuess extends Guess {
-  constructor(parts) {
-    super({ ...parts, id: "guess-token", placeholder: "a word, or a part of one" });
-  }
-
-  /**
-   * Asks for the likeliest token.
-   * @param {string} name under which the prediction is covered
-   * @param {string} before the token after which it comes
-   * @param {object[]} tokens the likeliest ones, the first one first, each with its probability `after`
-   */
-  ask(name, before, tokens) {
-    this.tokens = tokens;
-    this.begin(name, ["Which token is the likeliest after ", named(before), "?"], "Spaces around it do not count.");
-  }
-
-  /** As for shapes. */
-  judge(typed) {
-    const guess = typed.trim();
-    if (!guess) return { isRight: null, verdict: ["Type a token."] };
-    const place = this.tokens.findIndex(({ text }) => text.trim() === guess);
-    const among = place > 0 ? `: it has ${percent(this.tokens[place].after)}, place ${place + 1}` : "";
-    return { isRight: place === 0, verdict: [mark(place === 0, `“${guess}”`), `${among}.`] };
   }
 }

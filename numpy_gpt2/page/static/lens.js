@@ -18,9 +18,10 @@ export class Lens {
   /**
    * @param {object} options
    * @param {(token: number, layer: number) => void} options.onChoose a cell was chosen; layer -1 is before the first block
+   * @param {(token: number) => boolean} options.isCovered whether what is predicted after a token is to be guessed
    */
-  constructor({ onChoose }) {
-    Object.assign(this, { onChoose });
+  constructor({ onChoose, isCovered }) {
+    Object.assign(this, { onChoose, isCovered });
     this.rows = element("div", { className: "lens-rows" });
     this.element = element("div", {
       className: "lens scroll-box", role: "grid", tabIndex: 0,
@@ -106,19 +107,28 @@ export class Lens {
   }
 
   #cell(r, i) {
-    const { layer, name, tokens, probabilities } = this.#layers[r];
-    const { id, text } = tokens[i];
-    const isNext = id === this.pass.tokens[i + 1]?.id;
+    const { layer, name } = this.#layers[r];
     const made = element("div", {
       id: `lens-${r}-${i}`, role: "gridcell", className: "lens-cell", "aria-colindex": i + 2,
       "aria-selected": String(i === this.state.token && layer === this.state.layer),
-      "aria-label": `${name}, token ${i}: ${text}, ${percent(probabilities[i])}${isNext ? ", the token that follows" : ""}`,
-      title: `${text}\n${percent(probabilities[i])}`,
-    }, element("span", { className: "lens-text" }, ...shown(text)),
-    element("span", { className: "lens-share" }, percent(probabilities[i]), isNext ? " ✓" : ""));
-    made.style.setProperty("--weight", probabilities[i].toFixed(3));
+      "aria-label": `${name}, token ${i}: to be guessed`,
+    });
+    if (this.isCovered(i)) made.textContent = "?";
+    else this.#fill(made, r, i);
     if (i === this.state.token) made.classList.add("is-locked");
     return placed(made, i);
+  }
+
+  #fill(cell, r, i) {
+    const { name, tokens, probabilities } = this.#layers[r];
+    const { id, text } = tokens[i];
+    const share = percent(probabilities[i]);
+    const isNext = id === this.pass.tokens[i + 1]?.id;
+    cell.ariaLabel = `${name}, token ${i}: ${text}, ${share}${isNext ? ", the token that follows" : ""}`;
+    cell.title = `${text}\n${share}`;
+    cell.style.setProperty("--weight", probabilities[i].toFixed(3));
+    cell.append(element("span", { className: "lens-text" }, ...shown(text)),
+      element("span", { className: "lens-share" }, share, isNext ? " ✓" : ""));
   }
 
   #scrollTo(token) {

@@ -5,6 +5,7 @@ import { ChangeForm } from "./change_form.js";
 import { described, off, withoutPlaces } from "./changes.js";
 import { Copyable } from "./copyable.js";
 import { bar, debounced, element, named, percent, shown } from "./dom.js";
+import { PredictionGuess, predictionAt } from "./guess_prediction.js";
 import { MovedMap } from "./moved_map.js";
 import { Switches } from "./switches.js";
 import { QUIET } from "./work.js";
@@ -17,6 +18,7 @@ const MAN = "The old man was so angry that";
 export class Experiments {
   #asked = null; // the experiment whose answer is shown or on its way
   #mapped = null; // the text and changes whose map is complete
+  #prediction = null; // the one that is shown: its name, the token before it, and its likeliest token
   #job = null;
   #askSoon = debounced(() => this.#ask(), WAIT);
 
@@ -26,8 +28,9 @@ export class Experiments {
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
    * @param {import("./models.js").Models} parts.models
+   * @param {import("./guess.js").Guessing} parts.guessing
    */
-  constructor({ root, address, work, models }) {
+  constructor({ root, address, work, models, guessing }) {
     Object.assign(this, { root, address, work, models });
     const change = (changes) => address.go({ changes });
     this.switches = new Switches(change);
@@ -41,8 +44,12 @@ export class Experiments {
     this.python = new Copyable("The lines of Python");
     this.map = new MovedMap();
     this.moved = section("What moved", this.map.element);
+    this.table = this.#table();
+    const prediction = section("The next token, before and after", this.summary, this.table);
+    this.guess = new PredictionGuess({ root: prediction, guessing });
+    guessing.addEventListener("change", () => this.#cover());
     this.results = element("div", { className: "experiment-results" },
-      section("The next token, before and after", this.summary, this.#table()),
+      prediction,
       this.moved,
       section("The same in Python", this.python.element));
     root.append(element("div", { className: "experiment-columns" },
@@ -178,6 +185,10 @@ export class Experiments {
   }
 
   #compare(tokens) {
+    const { state, pass } = this;
+    const { text: likeliest } = tokens.reduce((best, token) => (token.after > best.after ? token : best));
+    this.#prediction = [predictionAt(state.token, state, pass), pass.tokens[state.token].text, likeliest];
+    this.#cover();
     this.results.hidden = false;
     this.results.classList.remove("is-old");
     this.summary.replaceChildren(...this.#summary(tokens));
@@ -187,6 +198,13 @@ export class Experiments {
       element("td", { className: "number" }, percent(before)),
       element("td", { className: "number" }, percent(after)),
       element("td", { className: "strip-cell", "aria-hidden": "true" }, bar(before / most), bar(after / most)))));
+  }
+
+  /** Covers the prediction while it is to be guessed. */
+  #cover() {
+    if (!this.#prediction) return;
+    const isCovered = this.guess.ask(...this.#prediction);
+    for (const each of [this.summary, this.table]) each.hidden = isCovered;
   }
 
   #summary(tokens) {

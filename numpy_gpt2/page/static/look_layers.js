@@ -3,7 +3,7 @@
 import { answer } from "./answers.js";
 import { Attribution, readTerms } from "./attribution.js";
 import { bar, element, named, number, percent, shown } from "./dom.js";
-import { PredictionGuess } from "./guess.js";
+import { PredictionGuess, predictionAt } from "./guess_prediction.js";
 import { Lens } from "./lens.js";
 import { Question } from "./question.js";
 
@@ -11,7 +11,8 @@ const N = 10; // tokens of the distribution
 
 export class Layers {
   #explained = null; // the token whose logit is looked at; null: the likeliest one, until it is known
-  #tokens = null; // those of the list
+  #tokens = null; // the answer that the list shows
+  #likeliest = []; // of them
 
   /**
    * @param {object} parts
@@ -21,13 +22,16 @@ export class Layers {
    * @param {import("./guess.js").Guessing} parts.guessing
    */
   constructor({ root, address, work, guessing }) {
-    Object.assign(this, { root, address, guessing });
+    Object.assign(this, { address });
     this.questions = {
       lens: new Question(work, "Reading the predictions of the layers"),
       next: new Question(work, "Reading the next token's distribution"),
       attribution: new Question(work, "Reading what adds to the logit"),
     };
-    this.lens = new Lens({ onChoose: (token, layer) => this.#lock(token, layer) });
+    this.lens = new Lens({
+      onChoose: (token, layer) => this.#lock(token, layer),
+      isCovered: (token) => guessing.covers(predictionAt(token, this.state, this.pass)),
+    });
     root.append(element("section", { className: "card", "aria-label": "Logit lens" },
       element("h2", {}, "Logit lens"),
       element("p", { className: "faint" }, "What the next token would be if the model ended there: the last layer norm and the "
@@ -38,6 +42,7 @@ export class Layers {
     this.nextTitle = element("p", { className: "faint" });
     const next = element("section", { className: "card", "aria-label": "The next token" }, element("h2", {}, "The next token"),
       this.nextTitle, table("The likeliest next tokens", ["Token", "Probability"], this.next));
+    this.guess = new PredictionGuess({ root: next, guessing });
     this.norms = element("tbody", {});
     const norms = element("section", { className: "card", "aria-label": "The residual stream" },
       element("h2", {}, "The residual stream"),
@@ -46,10 +51,6 @@ export class Layers {
     const columns = element("div", { className: "layers-columns" }, next, norms);
     root.append(columns);
     this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });
-    this.content = [...root.children];
-    root.tabIndex = -1; // takes the focus of the form
-    this.guess = new PredictionGuess({ root, guessing, onReveal: () => root.focus() });
-    this.guess.element.classList.add("card");
     guessing.addEventListener("change", () => root.checkVisibility() && this.show(this.state, this.pass));
   }
 
@@ -57,36 +58,10 @@ export class Layers {
   async show(state, pass) {
     if (pass !== this.pass) this.#clear(pass);
     Object.assign(this, { state, pass });
-    const isCovered = this.guessing.covers(this.#prediction);
-    for (const each of this.content) each.hidden = isCovered;
-    this.guess.element.hidden = !isCovered;
-    if (isCovered) {
-      await this.#askToGuess();
-      return;
-    }
     for (const show of [() => this.#showLens(), () => this.#showNext(), () => this.#showAttribution()]) {
       await show();
       if (state !== this.state) return;
     }
-  }
-
-  /** The name under which what comes after the locked token may be covered. */
-  get #prediction() {
-    const { text, token, changes } = this.state;
-    return JSON.stringify(["prediction", this.pass.model, text, token, changes]);
-  }
-
-  async #askToGuess() {
-    const { state, pass } = this;
-    const tokens = await this.#readNext();
-    if (state !== this.state || !tokens) return;
-    this.guess.ask(this.#prediction, pass.tokens[state.token].text, likeliestOf(tokens));
-  }
-
-  #readNext() {
-    const { text, token, changes } = this.state;
-    const request = { kind: "experiment", text, position: token, changes, n: N };
-    return this.questions.next.ask(request, this.pass.model, distribution);
   }
 
   /** Forgets the numbers of another text or model. */
@@ -118,20 +93,25 @@ export class Layers {
   }
 
   async #showNext() {
-    const { state } = this;
-    const tokens = await this.#readNext();
+    const { state, pass } = this;
+    const { text, token, changes } = state;
+    const request = { kind: "experiment", text, position: token, changes, n: N };
+    const tokens = await this.questions.next.ask(request, pass.model, distribution);
     if (state !== this.state) return;
     for (const each of [this.next, this.nextTitle]) each.hidden = !tokens;
     if (!tokens) return;
     if (tokens !== this.#tokens) this.#drawNext(tokens);
     this.#markChoice();
+    const [{ text: likeliest }] = this.#likeliest;
+    const isCovered = this.guess.ask(predictionAt(token, state, pass), pass.tokens[token].text, likeliest);
+    for (const each of [this.next, this.nextTitle, this.attribution.element]) each.hidden = isCovered;
   }
 
   /** Draws the list for a new answer only: who has chosen a token keeps the focus on it. */
   #drawNext(tokens) {
     this.#tokens = tokens;
     const { pass, state: { token } } = this;
-    const likeliest = likeliestOf(tokens);
+    const likeliest = (this.#likeliest = tokens.toSorted((a, b) => b.after - a.after).slice(0, N));
     const most = likeliest[0].after;
     this.nextTitle.replaceChildren("After ", named(pass.tokens[token].text),
       ", by the model alone. Choose one to see what adds to its logit.");
@@ -188,8 +168,6 @@ const layersOf = (n) => async (request, signal, report) => {
 async function distribution(request, signal) {
   for await (const { tokens } of answer(request, signal)) if (tokens) return tokens;
 }
-
-const likeliestOf = (tokens) => tokens.toSorted((a, b) => b.after - a.after).slice(0, N);
 
 function table(caption, columns, body) {
   return element("table", { className: "numbers bars" }, element("caption", { className: "unseen" }, caption),

@@ -3,6 +3,7 @@
 import { readTerms } from "./attribution.js";
 import { Cell } from "./cell.js";
 import { bar, counted, element, named, number, percent } from "./dom.js";
+import { PredictionGuess, predictionAt } from "./guess_prediction.js";
 import { Question } from "./question.js";
 import { DERIVED, signed, sum, termsOf } from "./terms.js";
 import { Words, largest } from "./words.js";
@@ -16,12 +17,14 @@ export class Origin {
    * @param {HTMLElement} parts.root where the part goes
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
+   * @param {import("./guess.js").Guessing} parts.guessing
    */
-  constructor({ root, address, work }) {
-    Object.assign(this, { address });
+  constructor({ root, address, work, guessing }) {
+    Object.assign(this, { address, guessing });
     this.questions = {
       attribution: new Question(work, "Reading where a token came from"),
       row: new Question(work, "Reading where a head looks"),
+      likeliest: new Question(work, "Reading the likeliest token"),
     };
     this.none = element("p", { className: "card", hidden: true });
     this.refused = element("p", { className: "refused" });
@@ -48,9 +51,11 @@ export class Origin {
     this.body = element("div", { className: "origin", hidden: true },
       element("section", { className: "card", "aria-label": "The prediction" }, element("h2", {}, "1. The prediction"), this.about), chain);
     this.headCard.hidden = true;
+    this.guess = new PredictionGuess({ root, guessing });
     root.append(this.none, this.refused, this.body);
     this.cell = new Cell({ root: chain.lastChild, address, work });
     this.cell.element.firstChild.textContent = "4. The arithmetic of the logit";
+    guessing.addEventListener("change", () => root.checkVisibility() && this.show(this.state, this.pass));
   }
 
   /** Shows the state of the address. */
@@ -59,6 +64,7 @@ export class Origin {
     Object.assign(this, { state, pass });
     const { text, token, changes } = state;
     this.none.hidden = token > 0;
+    this.guess.element.hidden = true;
     if (token === 0) {
       this.questions.attribution.stop();
       this.refused.textContent = "";
@@ -69,11 +75,26 @@ export class Origin {
       return;
     }
     const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id, changes };
+    if (this.guessing.covers(predictionAt(token - 1, state, pass))) {
+      this.body.hidden = true;
+      await this.#ask({ ...request, token: null });
+      return;
+    }
     const read = (...asked) => readTerms(...asked, this.refused);
     const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.body.hidden = !found;
     if (found) this.#show(found);
+  }
+
+  /** Asks what the model finds likeliest, before it is shown. */
+  async #ask(request) {
+    const { state, pass } = this;
+    const { position } = request;
+    const [found] = (await this.questions.likeliest.ask(request, pass.model)) ?? [];
+    if (found && state === this.state) {
+      this.guess.ask(predictionAt(position, state, pass), pass.tokens[position].text, found.token.text);
+    }
   }
 
   async #show(found) {

@@ -32,8 +32,9 @@ export class Steps {
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
    * @param {import("./models.js").Models} parts.models
+   * @param {import("./guess.js").Guessing} parts.guessing
    */
-  constructor({ root, address, work, models }) {
+  constructor({ root, address, work, models, guessing }) {
     Object.assign(this, { root, address, work, models });
     this.form = element("form", { className: "steps-form", "aria-label": "How to write", noValidate: true });
     this.notice = element("p", { className: "notice", hidden: true },
@@ -41,7 +42,7 @@ export class Steps {
     this.hint = element("p", { className: "faint" },
       "The model goes on with the text: each step draws one token from its prediction. The keys and values of what " +
       "was read are kept as the past, so that each further step computes one position only.");
-    this.view = new StepView({ address, work, onVisit: (step) => this.#visit(step) });
+    this.view = new StepView({ address, work, guessing, onVisit: (step) => this.#visit(step) });
     this.result = element("div", { className: "steps-result", hidden: true }, this.#player(), this.view.element);
     root.append(this.form, this.notice, this.hint, this.result);
     this.form.addEventListener("submit", (event) => this.#write(event));

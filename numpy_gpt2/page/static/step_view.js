@@ -1,6 +1,7 @@
 /** One step of a generation: the text so far, what is in the past, and what was drawn. */
 
 import { bar, counted, element, ordinal, percent, shown } from "./dom.js";
+import { PredictionGuess, predictionAt } from "./guess_prediction.js";
 import { Question } from "./question.js";
 import { Strips } from "./strips.js";
 
@@ -15,15 +16,18 @@ export class StepView {
   #text = ""; // what was read in the first step
   #pass = null;
   #chips = []; // an element for each token, those of the text and those that were written
+  #steps = []; // those that are there
+  #at = 0; // the one that is shown
   #n_given = 0; // how many of the tokens the text had
 
   /**
    * @param {object} parts
    * @param {import("./address.js").Address} parts.address
    * @param {import("./work.js").Work} parts.work
+   * @param {import("./guess.js").Guessing} parts.guessing
    * @param {(step: number) => void} parts.onVisit another step was chosen
    */
-  constructor({ address, work, onVisit }) {
+  constructor({ address, work, guessing, onVisit }) {
     this.address = address;
     this.question = new Question(work, "Reading the text of a step");
     this.facts = element("p", {});
@@ -40,6 +44,12 @@ export class StepView {
     this.legend = legend();
     const colourOf = (kind) => getComputedStyle(this.legend.querySelector(`[data-kind="${kind}"]`)).backgroundColor;
     this.strips = new Strips({ colourOf, onChoose: onVisit });
+    this.table = element("table", { className: "picture" }, this.caption,
+      element("thead", {}, element("tr", {},
+        element("th", { scope: "col" }, "Token"), element("th", { scope: "col", colSpan: 2 }, "Probability"))),
+      this.rows);
+    const prediction = element("section", { "aria-label": "The prediction" }, this.table);
+    this.guess = new PredictionGuess({ root: prediction, guessing });
     this.tokens.addEventListener("click", ({ target }) => {
       const chip = target.closest(".step-token");
       if (chip) onVisit(this.#chips.indexOf(chip) - this.#n_given);
@@ -52,10 +62,8 @@ export class StepView {
           element("p", { className: "faint" },
             "A row for each step, a column for each position. A click on a row or a written token goes to its step."),
           this.strips.element),
-        element("table", { className: "picture" }, this.caption,
-          element("thead", {}, element("tr", {},
-            element("th", { scope: "col" }, "Token"), element("th", { scope: "col", colSpan: 2 }, "Probability"))),
-          this.rows)));
+        prediction));
+    guessing.addEventListener("change", () => this.#steps.length && this.#cover());
   }
 
   /** Whether screen readers are not told about each step, because the steps play. */
@@ -69,6 +77,7 @@ export class StepView {
     this.#text = text;
     this.#pass = pass;
     this.#chips = [];
+    this.#steps = [];
     this.tokens.replaceChildren();
   }
 
@@ -78,6 +87,8 @@ export class StepView {
    * @param {number} at which of them
    */
   show(steps, at) {
+    this.#steps = steps;
+    this.#at = at;
     const { n_past, n_read } = steps[at];
     this.#addChips(steps);
     this.#chips.forEach((chip, i) => {
@@ -86,7 +97,7 @@ export class StepView {
     });
     this.tokens.scrollTop = this.tokens.scrollHeight;
     this.facts.textContent = facts(steps[at]);
-    this.#link(steps, at);
+    this.#cover();
     this.caption.replaceChildren(...drawn(steps[at]));
     this.rows.replaceChildren(...alternatives(steps[at]));
     this.strips.draw(steps, at);
@@ -117,18 +128,43 @@ export class StepView {
     this.tokens.append(...chips);
   }
 
+  /** Covers what is predicted in the step, while it is to be guessed. */
+  #cover() {
+    const { alternatives } = this.#steps[this.#at];
+    const name = predictionAt(this.#at, { text: this.#textBefore(this.#at), changes: [] }, this.#pass);
+    const isCovered = this.guess.ask(name, this.#tokenBefore.text, alternatives[0].text);
+    this.table.hidden = isCovered;
+    this.tokens.classList.toggle("is-covered", isCovered);
+    this.#link(isCovered);
+  }
+
   /** Leads to where the text before and after the step can be looked at. */
-  async #link(steps, at) {
-    const text = (n) => this.#text + written(steps.slice(0, n).map((step) => step.token));
+  async #link(isCovered) {
+    const [before, after] = [this.#textBefore(this.#at), this.#textBefore(this.#at + 1)];
+    const { token } = this.#steps[this.#at];
     const place = { name: "", cell: null, changes: [], token: null };
-    this.before.href = this.address.link({ ...place, part: "lines", text: text(at) });
-    this.after.href = this.address.link({ ...place, part: "origin", text: text(at + 1) });
+    this.before.href = this.address.link({ ...place, part: "lines", text: before });
+    this.after.href = this.address.link({ ...place, part: "origin", text: after });
     this.after.hidden = this.other.hidden = true;
-    const [read] = (await this.question.ask({ kind: "look", text: text(at + 1) }, this.#pass.model)) ?? [];
+    if (isCovered) {
+      this.question.stop();
+      return;
+    }
+    const [read] = (await this.question.ask({ kind: "look", text: after }, this.#pass.model)) ?? [];
     if (!read) return;
-    const isRead = read.tokens.at(-1).id === steps[at].token.id;
+    const isRead = read.tokens.at(-1).id === token.id;
     this.after.hidden = !isRead;
     this.other.hidden = isRead;
+  }
+
+  /** The text with what was written before a step. */
+  #textBefore(step) {
+    return this.#text + written(this.#steps.slice(0, step).map(({ token }) => token));
+  }
+
+  /** The newest token that is read in the step. */
+  get #tokenBefore() {
+    return this.#at ? this.#steps[this.#at - 1].token : this.#pass.tokens.at(-1);
   }
 }
 

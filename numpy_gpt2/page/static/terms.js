@@ -27,11 +27,6 @@ export function termsOf({ terms, position }) {
 export const DERIVED = "Derived: with the deviation that the last layer norm divides by taken as it is, each part of the "
   + "model adds its own term to the logit. It is the direct effect, without what later parts make of it.";
 
-/** Says that the terms are those of the model's own pass, if this pass has changes; null otherwise. */
-export function unchanged(changes) {
-  return changes.length ? element("p", { className: "notice" }, "These terms are those of the pass without the changes.") : null;
-}
-
 /** A number with its sign: `+1.235`, `−0.5`. */
 export const signed = (value, digits = 4) => `${value > 0 ? "+" : ""}${number(value, digits)}`;
 
