@@ -99,7 +99,7 @@ def test_a_head_that_is_switched_off_changes_the_prediction_as_patch_does(page: 
     look(page, "experiments")
     expect(summary(page)).to_contain_text("There is no change yet.")
     expect(page.get_by_role("region", name="What moved")).to_be_hidden()
-    switch = page.get_by_role("button", name="Switch off head 1 of block 3")
+    switch = page.get_by_role("button", name="Switch off head 1 of layer 3")
     switch.click()
     expect(summary(page)).to_have_text("After token 6 ␣that, the likeliest was ␣she (63 %) and becomes ␣he (51 %).")
     expect(switch).to_have_attribute("aria-pressed", "true")
@@ -115,9 +115,9 @@ def test_a_head_that_is_switched_off_changes_the_prediction_as_patch_does(page: 
 @pytest.mark.parametrize(
     ("part", "names"),
     [
-        ("the attention of block 1", ["h1/attn"]),
-        ("the MLP of block 1", ["h1/mlp"]),
-        ("block 1", ["h1/attn", "h1/mlp"]),
+        ("the attention of layer 1", ["h1/attn"]),
+        ("the MLP of layer 1", ["h1/mlp"]),
+        ("layer 1", ["h1/attn", "h1/mlp"]),
     ],
 )
 def test_whole_parts_are_switched_off(page: Any, tiny: GPT2, part: str, names: list[str]) -> None:
@@ -166,7 +166,7 @@ def test_the_array_that_was_chosen_in_another_part_is_chosen(page: Any) -> None:
     groups = array.locator("optgroup").evaluate_all(
         "(groups) => groups.map(({ label, children }) => [label, ...[...children].map(({ text }) => text)])"
     )
-    assert [group[0] for group in groups] == ["Embeddings", "Block 3", "After the blocks"]
+    assert [group[0] for group in groups] == ["Embeddings", "Layer 3", "After the layers"]
     assert [groups[0][-1], groups[1][-1], groups[2][-1]] == ["x", "h3", "logits"]
     assert {"h3/attn", "h3/mlp", "h3/attn/weights"} < {*groups[1]}
 
@@ -226,7 +226,7 @@ def test_predictions_are_covered_until_one_has_guessed_or_revealed_them(page: An
     look(page, "experiments")
     page.get_by_label("Guess the shapes and predictions").check()
     part = page.get_by_role("region", name="The next token, before and after")
-    for change, token in {"Switch off head 1 of block 3": "she", "": "he"}.items():
+    for change, token in {"Switch off head 1 of layer 3": "she", "": "he"}.items():
         expect(part.get_by_role("table")).to_be_hidden()
         expect(summary(page).first).to_be_hidden()
         part.get_by_label("Which token is the likeliest after ␣that?").fill(token)
@@ -279,8 +279,8 @@ def test_the_lines_of_python_are_copied_or_selected(page: Any) -> None:
 
 def test_the_changes_are_in_the_address(page: Any) -> None:
     look(page, "experiments")
-    page.get_by_role("button", name="Switch off head 1 of block 3").click()
-    page.get_by_role("button", name="Switch off the MLP of block 0").click()
+    page.get_by_role("button", name="Switch off head 1 of layer 3").click()
+    page.get_by_role("button", name="Switch off the MLP of layer 0").click()
     expect(page.locator(".changes code")).to_have_text(["h3/attn/a, head 1: zero", "h0/mlp: zero"])
     settle(page)
     table = before_and_after(page)
@@ -288,7 +288,7 @@ def test_the_changes_are_in_the_address(page: Any) -> None:
     expect(page.locator(".changes code")).to_have_text(["h3/attn/a, head 1: zero", "h0/mlp: zero"])
     settle(page)
     assert before_and_after(page) == table
-    for name in ("head 1 of block 3", "the MLP of block 0"):
+    for name in ("head 1 of layer 3", "the MLP of layer 0"):
         expect(page.get_by_role("button", name=f"Switch off {name}")).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Remove h0/mlp: zero").click()
     expect(page.locator(".changes code")).to_have_text(["h3/attn/a, head 1: zero"])
@@ -301,11 +301,11 @@ def test_the_changes_are_in_the_address(page: Any) -> None:
 
 def test_the_examples_do_what_they_say(page: Any) -> None:
     look(page, "experiments", "The king")
-    page.get_by_role("link", name="without head 1 of block 3").click()
+    page.get_by_role("link", name="without head 1 of layer 3").click()
     expect(summary(page)).to_contain_text("the likeliest was ␣she (63 %) and becomes ␣he (51 %)")
     page.get_by_role("link", name="the value of h2").click()
     expect(summary(page)).to_contain_text("the likeliest was ␣she (63 %) and becomes ␣he (67 %)")
-    page.get_by_role("link", name="This text without the MLP of block 0").click()
+    page.get_by_role("link", name="This text without the MLP of layer 0").click()
     expect(page.locator(".changes code")).to_have_text(["h0/mlp: zero"])
 
 
@@ -547,16 +547,16 @@ def test_experiments_by_keyboard_alone(page: Any) -> None:
     look(page, "experiments")
     settle(page)
     reached = tabbed(page, "experiments")
-    assert [name for name in reached if name.startswith("Switch off")] == ["Switch off head 0 of block 0"]
+    assert [name for name in reached if name.startswith("Switch off")] == ["Switch off head 0 of layer 0"]
     assert {"Array", "Replace", "Heads", "Positions", "Replace it", "Copy"} < {*reached}
-    page.get_by_role("button", name="Switch off head 0 of block 0").focus()
+    page.get_by_role("button", name="Switch off head 0 of layer 0").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight", "Space"):
         page.keyboard.press(key)
     expect(page.locator(".changes code")).to_have_text(["h3/attn/a, head 1: zero"])
-    expect(page.get_by_role("button", name="Switch off head 1 of block 3")).to_be_focused()
+    expect(page.get_by_role("button", name="Switch off head 1 of layer 3")).to_be_focused()
     page.get_by_role("button", name="Remove h3/attn/a, head 1: zero").press("Enter")
     expect(page.locator(".changes code")).to_have_count(0)
-    expect(page.get_by_role("button", name="Switch off head 1 of block 3")).to_be_focused()
+    expect(page.get_by_role("button", name="Switch off head 1 of layer 3")).to_be_focused()
 
 
 def tabbed(page: Any, part: str) -> list[str]:

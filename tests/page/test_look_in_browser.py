@@ -429,7 +429,7 @@ def test_the_written_text_is_looked_into_and_a_token_leads_to_where_it_came_from
     expect(page.locator("#text")).to_have_value(TEXT)
     page.locator(".token").nth(3).hover(force=True)
     page.get_by_role("option", name="Where does it come from?").click()
-    expect(page.get_by_role("link", name="Where from")).to_have_attribute("aria-current", "page")
+    expect(page.get_by_role("link", name="Why this word")).to_have_attribute("aria-current", "page")
     expect_state(page, part="origin", token="3", text="Once upon a time")
     page.go_back()
     expect(page.locator("#text")).to_have_value(TEXT)

@@ -1,4 +1,4 @@
-"""Attention, Layers and Where from, parts of the view "Look inside", in a real browser: against `inside`."""
+"""Attention, Layers and Why this word, parts of the view "Look inside", in a real browser: against `inside`."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class TestAttention:
 
     def test_masked_and_unmasked_are_side_by_side(self, look: Any, tiny: GPT2) -> None:
         page = look("attention", layer=3, head=1)
-        page.get_by_label("Without the mask as well").check()
+        page.get_by_label("Beside it, the same without the mask").check()
         card = page.get_by_role("region", name="One head")
         expect(card).to_contain_text("Derived: without the mask")
         expected = tables.unmasked_weights(tiny, TEXT, 3)[1]
@@ -216,7 +216,7 @@ class TestAttention:
 
     def test_without_the_mask_has_the_changes_of_the_pass(self, look: Any, tiny: GPT2) -> None:
         page = look("attention", layer=3, head=1, changes=json.dumps(NO_MLP))
-        page.get_by_label("Without the mask as well").check()
+        page.get_by_label("Beside it, the same without the mask").check()
         card = page.get_by_role("region", name="One head")
         expect(card).to_contain_text("Derived: without the mask")
         with numpy_gpt2.patch({"h0/mlp": zero}):
@@ -508,7 +508,7 @@ class TestAllParts:
         page.goto(f"{served.server.address}#look?{urlencode({'part': part, 'text': text, 'token': 9})}")
         settle(page)
         if part == "attention":
-            page.get_by_label("Without the mask as well").check()
+            page.get_by_label("Beside it, the same without the mask").check()
             settle(page)
         assert page.evaluate(WIDTHS) == [360, 360]
         window.context.close()

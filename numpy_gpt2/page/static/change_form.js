@@ -59,9 +59,9 @@ export class ChangeForm {
 
   #showPlaces() {
     const { head, token } = this.state;
-    this.head.options[1].text = `head ${head}, the locked one`;
+    this.head.options[1].text = `head ${head}, the chosen one`;
     const name = excerpt(this.pass.tokens[token].text, 16);
-    this.position.options[1].text = `position ${token} “${name}”, the locked one`;
+    this.position.options[1].text = `position ${token} “${name}”, the chosen one`;
   }
 
   /** The names in the locked layer. An array that was chosen in another layer is chosen in this one. */
@@ -71,7 +71,7 @@ export class ChangeForm {
       ({ name: inLayer(name, layer), also: also && inLayer(also, layer), n_heads }));
     const first = arrays.findIndex(({ name }) => isInBlock(name));
     const place = ({ name }, i) => (isInBlock(name) ? 1 : i < first ? 0 : 2);
-    const groups = ["Embeddings", `Block ${layer}`, "After the blocks"].map((label, k) => element("optgroup", { label },
+    const groups = ["Embeddings", `Layer ${layer}`, "After the layers"].map((label, k) => element("optgroup", { label },
       ...arrays.filter((array, i) => place(array, i) === k).map(option)));
     this.name.replaceChildren(...groups);
     const wanted = inLayer(this.state.name, layer) || `h${layer}/attn/a`;

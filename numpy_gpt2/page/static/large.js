@@ -106,7 +106,8 @@ export class Large {
     this.#zoom = 1;
     const { name, shape, axes, n_heads } = this.array;
     const { low, high, is_signed, step } = picture;
-    const head = n_heads === null ? "" : `, of which the picture shows head ${which.head}`;
+    const part = n_heads > this.pass.n_head ? "the queries of head" : "head"; // qkv begins with the queries
+    const head = n_heads === null ? "" : `, of which the picture shows ${part} ${which.head}`;
     const thinned = step.some((n) => n > 1)
       ? ` Derived: a cell stands for ${step.join(" × ")} numbers, and has the one farthest from 0.` : "";
     this.about.textContent = `[${shape.join(", ")}] ${axes}${head}.${thinned}`;

@@ -18,8 +18,8 @@ const KINDS = {
   lines: { title: "Line by line", Part: Lines },
   attention: { title: "Attention", Part: Attention },
   layers: { title: "Layers", Part: Layers },
-  origin: { title: "Where from", Part: Origin },
-  steps: { title: "Step by step", Part: Steps },
+  origin: { title: "Why this word", Part: Origin },
+  steps: { title: "Generation", Part: Steps },
   experiments: { title: "Experiments", Part: Experiments },
 };
 

@@ -37,12 +37,12 @@ export class Attention {
       unmasked: new Question(work, "Looking at a head without the mask"),
       row: new Question(work, "Reading a row"),
     };
-    this.which = element("select", { onchange: () => this.#read() }, element("option", { value: "" }, "the locked head"),
+    this.which = element("select", { onchange: () => this.#read() }, element("option", { value: "" }, "the chosen head"),
       ...Object.entries(ALL).map(([value, name]) => element("option", { value }, `${name} (derived)`)));
     this.turned = element("select", { onchange: () => this.#shade() },
       element("option", { value: "" }, "where a word looks"), element("option", { value: "turned" }, "who looks at a word"));
     this.words = new Words({
-      label: "The words of the text: the arrows show the attention of another one, Enter locks it",
+      label: "The words of the text: the arrows show the attention of another one, Enter chooses it",
       onHover: (index) => this.#hoverWord(index),
       onChoose: (token) => this.address.go({ token, cell: null }),
     });
@@ -72,7 +72,7 @@ export class Attention {
         "Derived: without the mask, from the same queries and keys. The mask hides what is above the diagonal."));
     this.pair = element("p", { className: "readout", "aria-live": "polite" });
     this.large = element("section", { className: "card", "aria-label": "One head" }, this.title,
-      element("label", { className: "switch" }, this.unmasked, "Without the mask as well"),
+      element("label", { className: "switch" }, this.unmasked, "Beside it, the same without the mask"),
       element("div", { className: "pictures" },
         element("figure", {}, element("div", { className: "scroll-box" }, this.matrix.element), element("figcaption", {}, this.about)),
         this.withoutFigure),

@@ -110,10 +110,10 @@ export class Experiments {
 
   /** Makes links to ready experiments, once: who follows one keeps the place. */
   #showExamples() {
-    const examples = [[{ changes: off(0, "mlp") }, "This text without the MLP of block 0"]];
+    const examples = [[{ changes: off(0, "mlp") }, "This text without the MLP of layer 0"]];
     if (this.pass.model === "tiny") examples.unshift(
       [{ text: WOMAN, layer: 3, head: 1, changes: off(3, 1) },
-        `“${WOMAN}”: without head 1 of block 3, “she” becomes “he”`],
+        `“${WOMAN}”: without head 1 of layer 3, “she” becomes “he”`],
       [{ text: WOMAN, layer: 2, changes: [{ name: "h2", how: "put", text: MAN, position: 2 }] },
         "The same text: the value of h2 at “woman” is that of “man”"]);
     const { children } = this.examples;

@@ -36,7 +36,8 @@ export class Layers {
       element("h2", {}, "Logit lens"),
       element("p", { className: "faint" }, "What the next token would be if the model ended there: the last layer norm and the "
         + "output head, applied to the embeddings (x) and to what leaves each block (h0, h1, …). The darker, the more probable "
-        + "(on dark paper, the brighter); ✓ marks the token that does follow in the text."),
+        + "(on dark paper, the brighter); ✓ marks the token that does follow in the text. Row x mostly has the token itself: "
+        + "the matrix that embeds the tokens scores them as well."),
       this.lens.element));
     this.next = element("tbody", {});
     this.nextTitle = element("p", { className: "faint" });
@@ -46,8 +47,8 @@ export class Layers {
     this.norms = element("tbody", {});
     const norms = element("section", { className: "card", "aria-label": "The residual stream" },
       element("h2", {}, "The residual stream"),
-      element("p", { className: "faint" }, "The root mean square of the vector of the locked token, after the embeddings (x) and each block."),
-      table("Norm by layer", ["After", "Norm"], this.norms));
+      element("p", { className: "faint" }, "The root mean square of the vector of the chosen token, after the embeddings (x) and each layer."),
+      table("Root mean square by layer", ["After", "Size"], this.norms));
     const columns = element("div", { className: "layers-columns" }, next, norms);
     root.append(columns);
     this.attribution = new Attribution({ root: columns, onChoose: (layer, head) => address.go({ layer, head }) });

@@ -14,6 +14,7 @@ const SMALL = 44; // rows and columns of a small picture
 const STEPS = { p: -1, n: 1 }; // keys
 
 export class Lines {
+  #isStepping = false; // to the array that is shown next
   #lines = null; // the answer that is shown
   #functions = new Map(); // by name
   #arrays = []; // of the pass: before the blocks, in one of them, and after them
@@ -62,6 +63,8 @@ export class Lines {
     else {
       this.#take(lines);
       this.#keepingFocus(() => this.#show());
+      if (this.#isStepping) this.source.reveal();
+      this.#isStepping = false;
     }
   }
 
@@ -166,6 +169,7 @@ export class Lines {
   }
 
   #goTo(name, layer = this.state.layer) {
+    this.#isStepping = true;
     this.address.go({ name, layer, cell: null }, { replace: true });
   }
 

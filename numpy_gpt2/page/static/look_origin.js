@@ -38,7 +38,7 @@ export class Origin {
       onChoose: (token) => address.go({ token, cell: null }),
     });
     const columns = ["Part", "Adds"].map((name) => element("th", { scope: "col" }, name));
-    this.headCard = element("section", { className: "card", "aria-label": "The attention of the largest head" },
+    this.headCard = element("section", { className: "card", "aria-label": "The attention of the head that added most" },
       this.headTitle, this.words.element, this.headAbout);
     const chain = element("div", { className: "origin-columns" },
       element("section", { className: "card", "aria-label": "What added to the logit" },
@@ -71,7 +71,7 @@ export class Origin {
       this.body.hidden = true;
       this.none.replaceChildren(this.#word(0), pass.n_unseen
         ? " is the first token that the model sees in this pass: what it was predicted from is no longer in its context."
-        : " is the first token of the text: nothing comes before it, so that no prediction led to it. Lock another one.");
+        : " is the first token of the text: nothing comes before it, so that no prediction led to it. Choose another one.");
       return;
     }
     const request = { kind: "attribution", text, position: token - 1, token: pass.tokens[token].id, changes };
@@ -127,7 +127,7 @@ export class Origin {
   async #showHead({ value, place: { layer, head } }, position) {
     const { state, pass, address } = this;
     const name = `h${layer}/attn/weights`;
-    this.headTitle.textContent = `3. Where its largest head looked: layer ${layer}, head ${head} (${signed(value)})`;
+    this.headTitle.textContent = `3. Where the head that added most looked: layer ${layer}, head ${head} (${signed(value)})`;
     this.words.show(pass.tokens);
     const request = { kind: "row", text: state.text, name, head, row: position, changes: state.changes };
     const [found] = (await this.questions.row.ask(request, pass.model)) ?? [];

@@ -41,7 +41,7 @@ export class Steps {
       "Here the model writes as it is, without the changes of the experiments.");
     this.hint = element("p", { className: "faint" },
       "The model goes on with the text: each step draws one token from its prediction. The keys and values of what " +
-      "was read are kept as the past, so that each further step computes one position only.");
+      "was read are kept as the past (key/value cache), so that each further step computes one position only.");
     this.view = new StepView({ address, work, guessing, onVisit: (step) => this.#visit(step) });
     this.result = element("div", { className: "steps-result", hidden: true }, this.#player(), this.view.element);
     root.append(this.form, this.notice, this.hint, this.result);

@@ -47,12 +47,13 @@ function showView() {
   document.title = `${VIEWS[view]} · numpy_gpt2`;
 }
 
-address.addEventListener("change", showView);
 showView();
 
 const work = new Work();
 const editor = new Editor();
 const models = new Models({ editor, work });
+address.addEventListener("change", () => address.state.view === shown || work.say("")); // what it says is of the other view
+address.addEventListener("change", showView);
 const write = new Write({ address, editor, work, models });
 
 // The link to the view "Look inside" is made when somebody is about to follow it: it leads to the text as it is then or,

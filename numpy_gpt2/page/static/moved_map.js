@@ -12,7 +12,7 @@ export class MovedMap {
     this.element = element("div", {},
       element("p", { className: "faint" },
         "Derived, for each array: the length of the difference between after and before, as a share of the length " +
-        "before. 0: it is what it was; 1: the difference is as long as the array. What comes before the first change " +
+        "before, over all positions. 0: it is what it was; 1: the difference is as long as the array. What comes before the first change " +
         "cannot move (·)."),
       element("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Map of what moved" },
         element("table", { className: "moved" },

@@ -44,6 +44,11 @@ export class Source {
     if (hadFocus && !this.element.contains(document.activeElement)) this.#cards.get(at.name)?.link.focus();
   }
 
+  /** Scrolls the page to the line where one is, if it cannot be seen. */
+  reveal() {
+    this.rows.find(({ row }) => row.classList.contains("is-current"))?.row.scrollIntoView({ block: "nearest" });
+  }
+
   /** Draws the small picture of an array. */
   draw(name, picture) {
     const card = this.#cards.get(name);

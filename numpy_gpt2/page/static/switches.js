@@ -4,7 +4,7 @@ import { includesAll, off, withThese, withoutPlaces } from "./changes.js";
 import { element } from "./dom.js";
 import { ACROSS, isPlain } from "./keys.js";
 
-const PARTS = { attention: "attn", mlp: "MLP", block: "block" };
+const PARTS = { attention: "attn", mlp: "MLP", block: "all" };
 
 export class Switches {
   #buttons = []; // rows of buttons, each with its changes as `off`
@@ -17,8 +17,8 @@ export class Switches {
     this.table = element("table", { className: "switches" });
     this.element = element("div", {},
       element("p", { className: "faint" },
-        "A click switches a part of a block off, so that it adds nothing, or on again. The numbers are those of the " +
-        "heads; the arrow keys go from one to the next."),
+        "A click switches a part of a layer off, so that it adds nothing, or on again. The arrow keys go from one to " +
+        "the next."),
       element("div", { className: "wide" }, this.table));
     this.table.addEventListener("keydown", (event) => this.#onKey(event));
     this.table.addEventListener("focusin", ({ target }) => this.#makeStop(target));
@@ -44,8 +44,11 @@ export class Switches {
     this.#buttons = Array.from({ length: n_layer }, (_, layer) => parts.map((part) => switchOf(layer, part)));
     this.#buttons[0][0].tabIndex = 0;
     const rows = this.#buttons.map((buttons, layer) => element("tr", {},
-      element("th", { scope: "row" }, `h${layer}`), ...buttons.map((button) => element("td", {}, button))));
-    this.table.replaceChildren(element("tbody", {}, ...rows));
+      element("th", { scope: "row" }, String(layer)), ...buttons.map((button) => element("td", {}, button))));
+    const head = (text, colSpan) => element("th", { scope: "colgroup", colSpan }, text);
+    this.table.replaceChildren(
+      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "layer"), head("heads", n_head), head("parts", 3))),
+      element("tbody", {}, ...rows));
   }
 
   #toggle(button) {
@@ -71,7 +74,7 @@ export class Switches {
 
 function switchOf(layer, part) {
   const name = { attention: "the attention", mlp: "the MLP", block: "the whole" }[part] ?? `head ${part}`;
-  const label = part === "block" ? `Switch off block ${layer}` : `Switch off ${name} of block ${layer}`;
+  const label = part === "block" ? `Switch off layer ${layer}` : `Switch off ${name} of layer ${layer}`;
   const button = element("button", {
     type: "button", className: "switch-off", tabIndex: -1, "aria-label": label, title: label,
   }, PARTS[part] ?? String(part));

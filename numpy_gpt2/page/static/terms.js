@@ -1,6 +1,6 @@
 /** The terms of which a logit is the sum: what embeddings, heads, biases and MLPs add to it. */
 
-import { element, number } from "./dom.js";
+import { number } from "./dom.js";
 
 /**
  * The terms as a list, each with the change of the address that leads to the array that it comes from.
@@ -24,8 +24,8 @@ export function termsOf({ terms, position }) {
 }
 
 /** What has to be known about these terms. */
-export const DERIVED = "Derived: with the deviation that the last layer norm divides by taken as it is, each part of the "
-  + "model adds its own term to the logit. It is the direct effect, without what later parts make of it.";
+export const DERIVED = "Derived: holding the divisor of the last layer norm fixed, each part of the model adds its own term to "
+  + "the logit. This is the direct effect, without what later parts make of it.";
 
 /** A number with its sign: `+1.235`, `−0.5`. */
 export const signed = (value, digits = 4) => `${value > 0 ? "+" : ""}${number(value, digits)}`;
