@@ -53,7 +53,7 @@ def settle(page: Any) -> None:
 
 
 def summary(page: Any) -> Any:
-    return page.get_by_role("region", name="The next token, before and after").locator("p")
+    return page.get_by_role("region", name="The next token, before and after").locator("> p")
 
 
 def before_and_after(page: Any) -> dict[str, tuple[str, str]]:
@@ -228,11 +228,11 @@ def test_predictions_are_covered_until_one_has_guessed_or_revealed_them(page: An
     part = page.get_by_role("region", name="The next token, before and after")
     for change, token in {"Switch off head 1 of layer 3": "she", "": "he"}.items():
         expect(part.get_by_role("table")).to_be_hidden()
-        expect(summary(page).first).to_be_hidden()
+        expect(summary(page)).to_be_hidden()
         part.get_by_label("Which token is the likeliest after ␣that?").fill(token)
         part.get_by_role("button", name="Check").click()
         expect(part.get_by_role("table")).to_be_visible()
-        expect(summary(page).first).to_contain_text(f"␣{token} (")
+        expect(summary(page)).to_contain_text(f"␣{token} (")
         if change:
             page.get_by_role("button", name=change).click()
     look(page, "steps")

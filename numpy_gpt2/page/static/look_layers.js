@@ -147,7 +147,7 @@ export class Layers {
     this.#explained = this.#chosen;
     const { text, token: position, changes } = state;
     const request = { kind: "attribution", text, position, token: this.#chosen, changes };
-    const read = (...asked) => readTerms(...asked, this.attribution.refused);
+    const read = (asked, signal) => readTerms(asked, signal, this.attribution.refused);
     const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.attribution.body.hidden = !found;

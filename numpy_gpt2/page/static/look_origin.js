@@ -65,9 +65,9 @@ export class Origin {
     const { text, token, changes } = state;
     this.none.hidden = token > 0;
     this.guess.element.hidden = true;
+    this.refused.textContent = "";
     if (token === 0) {
       this.questions.attribution.stop();
-      this.refused.textContent = "";
       this.body.hidden = true;
       this.none.replaceChildren(this.#word(0), pass.n_unseen
         ? " is the first token that the model sees in this pass: what it was predicted from is no longer in its context."
@@ -80,7 +80,7 @@ export class Origin {
       await this.#ask({ ...request, token: null });
       return;
     }
-    const read = (...asked) => readTerms(...asked, this.refused);
+    const read = (asked, signal) => readTerms(asked, signal, this.refused);
     const found = await this.questions.attribution.ask(request, pass.model, read);
     if (state !== this.state) return;
     this.body.hidden = !found;
