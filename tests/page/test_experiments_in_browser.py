@@ -161,7 +161,7 @@ def test_the_array_that_was_chosen_in_another_part_is_chosen(page: Any) -> None:
     look(page, "experiments", name="h1/mlp/c_proj", layer=1)
     array = page.get_by_label("Array", exact=True)
     expect(array).to_have_value("h1/mlp/c_proj")
-    page.get_by_label("Layer").select_option("3")
+    page.locator("#look-layer").select_option("3")
     expect(array).to_have_value("h3/mlp/c_proj")
     groups = array.locator("optgroup").evaluate_all(
         "(groups) => groups.map(({ label, children }) => [label, ...[...children].map(({ text }) => text)])"
