@@ -11,6 +11,7 @@ import { Words, largest } from "./words.js";
 const WAIT = 60; // milliseconds for which a word stays the same before its exact numbers are asked for
 const N_MOST = 1024; // rows and columns of a picture
 const ROOM = 420; // CSS pixels that a picture should fill
+const MARGIN = 40; // CSS pixels on both sides of it
 const LARGEST = 18; // CSS pixels of a cell
 const N_NAMED = 6; // words whose weight is said
 const ALL = { mean: "average of all heads of the layer", max: "maximum of all heads of the layer" };
@@ -139,7 +140,8 @@ export class Attention {
 
   #drawInto(matrix, picture) {
     const labels = this.pass.tokens.length === picture.rows ? this.pass.tokens.map(({ text }) => text) : [];
-    const width = Math.max(1, Math.min(LARGEST, Math.round(ROOM / picture.rows)));
+    const most = Math.floor((this.large.clientWidth - MARGIN) / picture.rows);
+    const width = Math.max(1, Math.min(LARGEST, most, Math.round(ROOM / picture.rows)));
     matrix.draw(picture, { width, rowLabels: labels, columnLabels: labels });
   }
 

@@ -81,6 +81,7 @@ export class Matrix {
     const labels = (texts) => texts.map((text) => element("span", {}, ...shown(text)));
     this.#rowLabels.replaceChildren(...(height < LEGIBLE ? [] : labels(rowLabels)));
     this.#columnLabels.replaceChildren(...(width < LEGIBLE ? [] : labels(columnLabels)));
+    this.#columnLabels.classList.toggle("is-short", columnLabels.every((text) => text.length === 1)); // need not be turned
     this.#cursor.hidden = true;
   }
 
