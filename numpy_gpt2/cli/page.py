@@ -27,7 +27,8 @@ log = logging.getLogger("numpy_gpt2")
 HELP = "write with a model, on a page in the browser"
 DESCRIPTION = """\
 Write with GPT-2, on a page in the browser: the model suggests how a text may go on, and shows how likely each of its
-tokens is. Nothing leaves this machine. The page is there until Ctrl-C.
+tokens is. A second view looks inside: what the model computes for the text, line by line. Nothing leaves this machine.
+The page is there until Ctrl-C.
 
 With --export, the page becomes static files for any web server. Python then runs in the browser itself, by Pyodide, and
 whoever opens the page needs to install nothing.

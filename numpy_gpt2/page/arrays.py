@@ -131,12 +131,9 @@ def thinned(array: Array, n_most: int) -> tuple[Array, list[int]]:
         return array, step
     finite = np.isfinite(array)
     values = np.where(finite, array, 0)
-    (highest, lowest), is_finite = (
-        (grouped(each, values, step) for each in (np.maximum, np.minimum)),
-        grouped(np.logical_or, finite, step),
-    )
+    highest, lowest = grouped(np.maximum, values, step), grouped(np.minimum, values, step)
     farthest = np.where(highest >= -lowest, highest, lowest)
-    return np.where(is_finite, farthest, -np.inf), step
+    return np.where(grouped(np.logical_or, finite, step), farthest, -np.inf), step
 
 
 def grouped(function: np.ufunc, array: Array, step: Sequence[int]) -> Array:

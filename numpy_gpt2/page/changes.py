@@ -78,8 +78,8 @@ def python(edits: Sequence[Edit], model: str, text: str, position: int, n_unseen
     """
 
     def ids(text: str) -> str:
-        encoded = f"model.tokenizer.encode({text!r})"
-        return f"{encoded}[{n_unseen(text)}:]" if n_unseen(text) else encoded
+        n = n_unseen(text)
+        return f"model.tokenizer.encode({text!r})" + (f"[{n}:]" if n else "")
 
     lines = ["import numpy_gpt2", "from numpy_gpt2 import layers"]
     if edits:

@@ -448,12 +448,17 @@ def test_nothing_moves_by_itself_for_who_prefers_that(page: Any) -> None:
     expect(facts(page)).to_contain_text("Step 1 of 3")
 
 
-def test_stop_stops_at_the_next_token_and_keeps_the_steps(page: Any, served: Served) -> None:
+def begin_long(page: Any, served: Served) -> None:
+    """Begins to write all that fits into the context, and waits for the first step."""
     served.watch("write")
     look(page, "steps")
     page.locator("#steps-max_new_tokens").fill("1024")
     page.get_by_role("button", name="Write", exact=True).click()
     expect(facts(page)).to_contain_text("Step 1 of 250")
+
+
+def test_stop_stops_at_the_next_token_and_keeps_the_steps(page: Any, served: Served) -> None:
+    begin_long(page, served)
     page.get_by_role("button", name="Stop").click()
     assert served.ended.wait(PATIENCE / 1000)
     assert 0 < len(served.lines) < 250
@@ -462,11 +467,7 @@ def test_stop_stops_at_the_next_token_and_keeps_the_steps(page: Any, served: Ser
 
 
 def test_another_text_stops_the_steps(page: Any, served: Served) -> None:
-    served.watch("write")
-    look(page, "steps")
-    page.locator("#steps-max_new_tokens").fill("1024")
-    page.get_by_role("button", name="Write", exact=True).click()
-    expect(facts(page)).to_contain_text("Step 1 of 250")
+    begin_long(page, served)
     page.locator("#look-text").fill("The king")
     page.get_by_role("button", name="Look", exact=True).click()
     assert served.ended.wait(PATIENCE / 1000)
